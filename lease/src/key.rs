@@ -1,0 +1,170 @@
+//! Names, labels and annotations, with Kubernetes' rules.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Labels or annotations.
+pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
+
+const LABEL_MAX: usize = 63;
+const SUBDOMAIN_MAX: usize = 253;
+const ANNOTATIONS_MAX: usize = 16 * 1024;
+
+const DNS_LABEL: &str = "at most 63 characters, of a-z, 0-9 and '-', starting and ending with a letter or digit";
+const DNS_SUBDOMAIN: &str = "at most 253 characters, of a-z, 0-9, '-' and '.', starting and ending with a letter or digit";
+const QUALIFIED: &str = "at most 63 characters, of letters, digits, '-', '_' and '.', starting and ending with a letter or digit";
+
+/// Namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseKey {
+    /// DNS label.
+    pub namespace: Arc<str>,
+    /// DNS subdomain, at most 253 characters.
+    pub name: Arc<str>,
+}
+
+/// What is wrong with a name, a label or an annotation, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidName(pub String);
+
+impl LeaseKey {
+    /// Checks both.
+    ///
+    /// # Errors
+    /// Says which, and the rule.
+    pub fn new(namespace: &str, name: &str) -> Result<Self, InvalidName> {
+        Self::check_namespace(namespace)?;
+        if !is_subdomain(name) {
+            return Err(InvalidName(format!("name {name:?} must be a DNS subdomain: {DNS_SUBDOMAIN}")));
+        }
+        Ok(Self::trusted(namespace, name))
+    }
+
+    /// Without checks: for what was checked before it was logged.
+    #[must_use]
+    pub fn trusted(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// A DNS label, at most 63 characters.
+    ///
+    /// # Errors
+    /// Says the rule.
+    pub fn check_namespace(namespace: &str) -> Result<(), InvalidName> {
+        if namespace.len() <= LABEL_MAX && is_dns_label(namespace) {
+            return Ok(());
+        }
+        Err(InvalidName(format!("namespace {namespace:?} must be a DNS label: {DNS_LABEL}")))
+    }
+}
+
+/// Kubernetes' rules for label keys (`[dns-subdomain/]name`) and values.
+///
+/// # Errors
+/// Says which label, and the rule.
+pub fn check_labels(labels: &Labels) -> Result<(), InvalidName> {
+    for (key, value) in labels {
+        check_label_key(key).map_err(|problem| InvalidName(format!("label key {key:?}: {problem}")))?;
+        check_label_value(value).map_err(|problem| InvalidName(format!("label {key:?} has the value {value:?}: {problem}")))?;
+    }
+    Ok(())
+}
+
+/// Kubernetes' rules for annotation keys; 16 KiB over all.
+///
+/// # Errors
+/// Says which annotation, and the rule.
+pub fn check_annotations(annotations: &Labels) -> Result<(), InvalidName> {
+    for key in annotations.keys() {
+        // As Kubernetes does: annotation keys may have capitals in their prefix.
+        check_label_key(&key.to_ascii_lowercase()).map_err(|problem| InvalidName(format!("annotation key {key:?}: {problem}")))?;
+    }
+    let size: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if size > ANNOTATIONS_MAX {
+        return Err(InvalidName(format!("annotations have {size} bytes over all, at most {ANNOTATIONS_MAX} are allowed")));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_label_key(key: &str) -> Result<(), String> {
+    let name = match key.split_once('/') {
+        Some((prefix, _)) if !is_subdomain(prefix) => return Err(format!("the prefix {prefix:?} must be a DNS subdomain: {DNS_SUBDOMAIN}")),
+        Some((_, name)) => name,
+        None => key,
+    };
+    if is_qualified(name) { Ok(()) } else { Err(format!("the name {name:?} must have 1 and {QUALIFIED}")) }
+}
+
+pub(crate) fn check_label_value(value: &str) -> Result<(), String> {
+    if value.is_empty() || is_qualified(value) { Ok(()) } else { Err(format!("a value is empty, or has {QUALIFIED}")) }
+}
+
+fn is_subdomain(name: &str) -> bool {
+    name.len() <= SUBDOMAIN_MAX && name.split('.').all(is_dns_label)
+}
+
+/// But for its length, which Kubernetes limits in namespaces, not between the dots of a subdomain.
+fn is_dns_label(label: &str) -> bool {
+    let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = label.as_bytes();
+    bytes.first().is_some_and(alphanumeric) && bytes.last().is_some_and(alphanumeric) && bytes.iter().all(|byte| alphanumeric(byte) || *byte == b'-')
+}
+
+fn is_qualified(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    name.len() <= LABEL_MAX
+        && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.last().is_some_and(u8::is_ascii_alphanumeric)
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(key, value)| (Arc::from(*key), Arc::from(*value))).collect()
+    }
+
+    #[test]
+    fn namespaces_are_dns_labels() {
+        for good in ["default", "a", "0", "tenure-system", &"x".repeat(63)] {
+            assert_eq!(LeaseKey::check_namespace(good), Ok(()), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "ä", &"x".repeat(64)] {
+            assert!(LeaseKey::check_namespace(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lease_names_are_dns_subdomains() {
+        for good in ["a", "node-1.example.com", "0.1", &"x".repeat(253), &format!("{}.b", "x".repeat(100))] {
+            assert!(LeaseKey::new("default", good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "a.", ".a", "a..b", "a.-b", "Node", "a/b", &"x".repeat(254)] {
+            let problem = LeaseKey::new("default", bad).expect_err(bad).to_string();
+            assert!(problem.starts_with(&format!("name {bad:?} must be a DNS subdomain")), "{problem}");
+        }
+    }
+
+    #[test]
+    fn label_keys_have_an_optional_prefix_and_values_may_be_empty() {
+        for (key, value) in [("app", "web"), ("example.com/app", ""), ("A_b.c-D", "1.0_X"), (&"k".repeat(63), &*"v".repeat(63))] {
+            assert_eq!(check_labels(&labels(&[(key, value)])), Ok(()), "{key}={value}");
+        }
+        let long = "v".repeat(64);
+        for (key, value) in
+            [("", "a"), ("a/b/c", ""), ("/a", ""), ("a/", ""), ("Example.com/a", ""), ("-a", ""), ("a", "-b"), ("a", "b c"), ("a", &long), (&long, "")]
+        {
+            assert!(check_labels(&labels(&[(key, value)])).is_err(), "{key}={value}");
+        }
+    }
+
+    #[test]
+    fn annotations_hold_any_text_up_to_16_kib() {
+        assert_eq!(check_annotations(&labels(&[("Example.com/note", "any: text\n at all")])), Ok(()));
+        assert!(check_annotations(&labels(&[("not a key", "")])).is_err());
+        assert_eq!(check_annotations(&labels(&[("a", &"x".repeat(16 * 1024 - 1))])), Ok(()));
+        assert!(check_annotations(&labels(&[("a", &"x".repeat(16 * 1024))])).is_err());
+    }
+}

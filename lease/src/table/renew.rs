@@ -1,0 +1,46 @@
+//! Renewals: the hot path. Touches a slot's hot part and nothing else, once a grant is claimed.
+
+use super::{LeaseTable, Step};
+use crate::{EndReason, Event, EventKind, Lost, Outcome, Renew, RenewItem, RenewResult};
+
+impl LeaseTable {
+    pub(super) fn renew(&mut self, renew: &Renew, step: &mut Step) -> Outcome {
+        Outcome::Renewed(renew.items.iter().map(|item| self.renew_one(item, step)).collect())
+    }
+
+    fn renew_one(&mut self, item: &RenewItem, step: &mut Step) -> RenewResult {
+        let Some(&slot) = self.tokens.get(&item.token) else {
+            let reason = self.ended.by_token(item.token).map_or(EndReason::UnknownToken, |ended| ended.reason);
+            return self.lost(item, reason);
+        };
+        if let Some(key) = &item.key {
+            let cold = self.slots.cold(slot);
+            if key.name != cold.name || key.namespace != cold.namespace {
+                return self.lost(item, EndReason::WrongLease);
+            }
+        }
+        let now = self.clock;
+        let revision = self.next_revision();
+        let hot = self.slots.hot_mut(slot);
+        let duration_ms = item.duration_ms.unwrap_or(hot.duration_ms);
+        hot.duration_ms = duration_ms;
+        // Only a release shortens: the holder may rely on the longest that it was ever promised.
+        hot.deadline = hot.deadline.max(now.after(u64::from(duration_ms)));
+        hot.renew_revision = revision;
+        hot.renew_time = step.wall;
+        if std::mem::take(&mut hot.unclaimed) {
+            self.slots.cold_mut(slot).claim = None;
+        }
+        if step.want_renewals {
+            let lease = self.view(slot);
+            step.applied.events.push(Event { revision, kind: EventKind::Renewed, lease, ended: None, previous_labels: None }.into());
+        }
+        RenewResult::Renewed { duration_ms }
+    }
+
+    fn lost(&self, item: &RenewItem, reason: EndReason) -> RenewResult {
+        let named = item.key.as_deref().and_then(|key| self.slot(key));
+        let holder = named.filter(|slot| self.slots.hot(*slot).held).and_then(|slot| self.slots.cold(slot).holder.clone());
+        RenewResult::Lost(Box::new(Lost { reason, holder, token: item.token }))
+    }
+}

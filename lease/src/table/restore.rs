@@ -1,0 +1,52 @@
+//! What restoring a snapshot needs of the table: leases go in whole, and their indexes are made anew.
+
+use super::{
+    LeaseTable, Waiter,
+    requests::{Ended, RequestKey},
+    slots::{Cold, Hot, Slot},
+};
+use crate::WaiterId;
+
+impl LeaseTable {
+    /// To be called at the end: sorting a million deadlines once is faster, and makes a denser tree, than inserting them one by one.
+    pub(crate) fn index_expiries(&mut self) {
+        self.expiries = self.slots.iter().filter(|(_, hot, _)| hot.held).map(|(_, hot, _)| (hot.armed, hot.token)).collect();
+    }
+
+    /// `None` if its token is live already, or its name taken.
+    pub(crate) fn insert_lease(&mut self, hot: Hot, mut cold: Cold) -> Option<Slot> {
+        if self.names.get(&cold.namespace).is_some_and(|names| names.contains_key(&cold.name)) || (hot.held && self.tokens.contains_key(&hot.token)) {
+            return None;
+        }
+        cold.labels = self.shared(&cold.labels);
+        cold.annotations = self.shared(&cold.annotations);
+        let (namespace, name) = (cold.namespace.clone(), cold.name.clone());
+        let slot = self.slots.insert(hot, cold);
+        self.names.entry(namespace).or_default().insert(name, slot);
+        if hot.held {
+            self.tokens.insert(hot.token, slot);
+        }
+        Some(slot)
+    }
+
+    /// To be called once its waiters are there. False if another lease has its timer, as only damage can make it.
+    pub(crate) fn settle_restored(&mut self, slot: Slot) -> bool {
+        let free = self.retention_timer(slot).is_none_or(|timer| !self.timers.contains_key(&timer));
+        self.arm_retention(slot);
+        free
+    }
+
+    /// Whether a waiter of that number is known already.
+    pub(crate) fn has_timers_of(&self, id: WaiterId, waiter: &Waiter) -> bool {
+        waiter.timers(id).any(|timer| self.timers.contains_key(&timer))
+    }
+
+    pub(crate) fn is_waiting(&self, request: RequestKey) -> bool {
+        self.requests.contains_key(&request)
+    }
+
+    /// Whether an ended request contradicts the holds or the queues.
+    pub(crate) fn is_live(&self, ended: &Ended) -> bool {
+        self.tokens.contains_key(&ended.token) || self.requests.contains_key(&ended.request)
+    }
+}
