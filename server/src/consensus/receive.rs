@@ -1,0 +1,146 @@
+//! What the other replicas ask of this one's Raft. Their messages are decoded and checked here; a bad one is a `Status`, never a panic.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream::BoxStream};
+use openraft::errors::Fatal;
+use parking_lot::Mutex;
+use tenure_proto::peer::v1 as pb;
+use tokio::io::AsyncWriteExt as _;
+use tonic::Status;
+
+use super::{
+    Consensus,
+    snapshot::SnapshotError,
+    types::{Snapshot, SnapshotMeta, TypeConfig, Vote},
+    wire::{self, WireError},
+};
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("this replica's Raft has stopped: {error}"))
+}
+
+fn bad(error: WireError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+impl Consensus {
+    /// Appends as they come, answers in order. Ends at the first request that is refused.
+    pub(crate) fn append<S>(&self, requests: S) -> BoxStream<'static, Result<pb::AppendResponse, Status>>
+    where
+        S: Stream<Item = Result<pb::AppendRequest, Status>> + Send + Unpin + 'static,
+    {
+        let wrong: Arc<Mutex<Option<Status>>> = Arc::default();
+        let told = Arc::clone(&wrong);
+        let requests = requests.scan((), move |(), request| {
+            // A broken connection ends the stream quietly: there is nobody to tell.
+            let decoded = request.ok().and_then(|request| wire::append_from(request).map_err(|error| *told.lock() = Some(bad(error))).ok());
+            futures::future::ready(decoded)
+        });
+        let inner = Arc::clone(&self.inner);
+        let answers = inner.raft.stream_append(requests).map(move |answer| match answer {
+            Ok(result) => {
+                if result.is_ok() {
+                    inner.contact.note();
+                }
+                Ok(wire::appended_to(&result))
+            }
+            Err(fatal) => Err(stopped(fatal)),
+        });
+        let last = futures::stream::once(async move { wrong.lock().take() }).filter_map(|status| futures::future::ready(status.map(Err)));
+        Box::pin(answers.chain(last))
+    }
+
+    pub(crate) async fn vote(&self, request: pb::VoteRequest) -> Result<pb::VoteResponse, Status> {
+        let request = wire::vote_request_from(request).map_err(bad)?;
+        self.inner.raft.vote(request).await.map(|response| wire::vote_response_to(&response)).map_err(stopped)
+    }
+
+    pub(crate) async fn pre_vote(&self, request: pb::VoteRequest) -> Result<pb::VoteResponse, Status> {
+        let request = wire::vote_request_from(request).map_err(bad)?;
+        self.inner.raft.pre_vote(request).await.map(|response| wire::vote_response_to(&response)).map_err(stopped)
+    }
+
+    /// The raft leader would like this replica, or another, to lead.
+    pub(crate) async fn take_over(&self, request: pb::TransferLeaderRequest) -> Result<pb::TransferLeaderResponse, Status> {
+        let request = wire::transfer_from(request).map_err(bad)?;
+        let taken = self.inner.raft.handle_transfer_leader(request).await.map_err(stopped)?;
+        taken.map_err(|error| Status::aborted(error.to_string()))?;
+        Ok(pb::TransferLeaderResponse {})
+    }
+
+    /// Receives a snapshot into a file, verifies it, and installs it.
+    pub(crate) async fn install_snapshot<S>(&self, mut chunks: S) -> Result<pb::SnapshotResponse, Status>
+    where
+        S: Stream<Item = Result<pb::SnapshotChunk, Status>> + Send + Unpin,
+    {
+        let first = chunks.next().await.ok_or_else(|| Status::invalid_argument("a snapshot without a head"))??;
+        let head = first.head.ok_or_else(|| Status::invalid_argument("a snapshot without a head"))?;
+        let vote = wire::vote_from(head.vote).map_err(bad)?;
+        let meta = wire::snapshot_meta_from(head.meta.unwrap_or_default()).map_err(bad)?;
+        self.could_be(&vote, &meta)?;
+
+        // A raft leader sends one; a second comes from the next raft leader, after the first has gone.
+        let _one_at_a_time = self.inner.receiving.lock().await;
+        let tmp = self.inner.snapshots.received(&meta);
+        if let Err(status) = store(&tmp, first.data, chunks, head.size).await {
+            // Of no use, and in the way of what needs the space. The next start sweeps what stays.
+            drop(tokio::fs::remove_file(&tmp).await);
+            return Err(status);
+        }
+
+        let snapshots = self.inner.snapshots.clone();
+        let adopted = tokio::task::spawn_blocking(move || snapshots.adopt(&tmp)).await.map_err(|error| Status::internal(error.to_string()))?;
+        let file = adopted.map_err(|error: SnapshotError| Status::data_loss(error.to_string()))?;
+        if file.meta != meta {
+            return Err(Status::invalid_argument("the snapshot is another than announced"));
+        }
+        tracing::info!(path = %file.path.display(), bytes = file.size, "snapshot received");
+        let installed = self.inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await;
+        let response = installed.map_err(|fatal: Fatal<TypeConfig>| stopped(fatal))?;
+        self.inner.contact.note();
+        Ok(pb::SnapshotResponse { vote: Some(wire::vote_to(&response.vote)) })
+    }
+
+    /// openraft panics on a snapshot that no cluster following the protocol can produce. A peer can send anything.
+    fn could_be(&self, vote: &Vote, meta: &SnapshotMeta) -> Result<(), Status> {
+        let Some(last) = meta.last_log_id else {
+            return Err(Status::invalid_argument("a snapshot of nothing"));
+        };
+        if !vote.is_committed() || *last.committed_leader_id() > *vote.leader_id() {
+            return Err(Status::invalid_argument("a snapshot from after its sender's own term"));
+        }
+        let committed = self.inner.committed_here();
+        if committed.is_some_and(|committed| last > committed && last.index() <= committed.index()) {
+            return Err(Status::failed_precondition("the snapshot contradicts what is committed here"));
+        }
+        Ok(())
+    }
+}
+
+/// Writes what comes to a file, and fsyncs it.
+async fn store<S>(path: &Path, mut data: Bytes, mut chunks: S, size: u64) -> Result<(), Status>
+where
+    S: Stream<Item = Result<pb::SnapshotChunk, Status>> + Send + Unpin,
+{
+    let disk = |error: std::io::Error| Status::internal(format!("cannot store the snapshot: {error}"));
+    let mut file = tokio::fs::File::create(path).await.map_err(disk)?;
+    let mut received = 0;
+    loop {
+        received += data.len() as u64;
+        if received > size {
+            return Err(Status::invalid_argument("a snapshot longer than announced"));
+        }
+        file.write_all(&data).await.map_err(disk)?;
+        match chunks.next().await {
+            Some(chunk) => data = chunk?.data,
+            None => break,
+        }
+    }
+    if received != size {
+        return Err(Status::invalid_argument(format!("a snapshot of {received} bytes, {size} were announced")));
+    }
+    // Waits for the writes that tokio still has in hand, too.
+    file.sync_all().await.map_err(disk)
+}

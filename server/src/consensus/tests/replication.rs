@@ -1,0 +1,293 @@
+//! Electing, replicating, restarting, catching up.
+
+use std::time::Duration;
+
+use super::cluster::{Cluster, PATIENCE, Replica, seen};
+
+const NEVER: u64 = 1 << 30;
+
+fn entries(from: usize, to: usize) -> Vec<String> {
+    (from..to).map(|n| format!("entry {n}")).collect()
+}
+
+async fn write_all(cluster: &Cluster, entries: &[String]) {
+    for entry in entries {
+        cluster.write(entry).await;
+    }
+}
+
+#[tokio::test]
+async fn three_replicas_elect_and_replicate() {
+    let mut cluster = Cluster::founded(3, NEVER).await;
+    write_all(&cluster, &entries(0, 50)).await;
+    cluster.agree_on(&entries(0, 50)).await;
+    let (id, _) = cluster.raft_leader().await;
+    for replica in &cluster.replicas {
+        seen(replica.run(), "everybody knows the raft leader", |known| known.raft_leader == Some(id) && known.nodes.len() == 3).await;
+        assert_eq!(replica.run().identity.cluster_id().as_deref(), Some("test-cluster"));
+    }
+    let leader = cluster.replica(id).run().consensus.clone();
+    assert!(leader.read_index().await.expect("a quorum answers") >= 51);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn one_replica_alone_is_a_cluster() {
+    let mut cluster = Cluster::founded(1, NEVER).await;
+    write_all(&cluster, &entries(0, 5)).await;
+    cluster.replica(1).stop().await;
+    cluster.replica(1).start().await;
+    write_all(&cluster, &entries(5, 10)).await;
+    cluster.agree_on(&entries(0, 10)).await;
+    let running = cluster.replica(1).run().consensus.clone();
+    assert!(running.read_index().await.expect("a quorum of one") >= 10);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn restarted_replicas_have_everything_that_was_acknowledged() {
+    let mut cluster = Cluster::founded(3, NEVER).await;
+    write_all(&cluster, &entries(0, 20)).await;
+    let (id, _) = cluster.raft_leader().await;
+    cluster.replica(id).stop().await;
+    write_all(&cluster, &entries(20, 40)).await;
+    cluster.replica(id).start().await;
+    cluster.agree_on(&entries(0, 40)).await;
+    cluster.stop().await;
+    for id in 1..=3 {
+        cluster.replica(id).start().await;
+    }
+    write_all(&cluster, &entries(40, 45)).await;
+    cluster.agree_on(&entries(0, 45)).await;
+    for replica in &cluster.replicas {
+        tokio::time::timeout(PATIENCE, replica.run().consensus.recovered()).await.expect("in time").expect("recovered");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn follower_behind_the_purged_log_gets_a_snapshot() {
+    // An entry counts for some 200 bytes: a snapshot about every 300 entries, and 1,000 entries are kept behind it.
+    let mut cluster = Cluster::founded(3, 64 << 10).await;
+    let (id, _) = cluster.raft_leader().await;
+    let lagging = id % 3 + 1;
+    cluster.replica(lagging).stop().await;
+    write_all(&cluster, &entries(0, 2500)).await;
+    let leader = cluster.replica(id).run().consensus.clone();
+    assert!(leader.progress().snapshot_index > 1500, "{:?}", leader.progress());
+    cluster.replica(lagging).start().await;
+    cluster.agree_on(&entries(0, 2500)).await;
+    assert!(cluster.replica(lagging).run().consensus.progress().snapshot_index > 0, "it caught up by snapshot");
+    // What came by snapshot survives a restart.
+    cluster.stop().await;
+    for id in 1..=3 {
+        cluster.replica(id).start().await;
+    }
+    write_all(&cluster, &entries(2500, 2510)).await;
+    cluster.agree_on(&entries(0, 2510)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn dead_peer_is_not_dialed_without_end() {
+    let mut cluster = Cluster::founded(3, NEVER).await;
+    write_all(&cluster, &entries(0, 5)).await;
+    let (id, _) = cluster.raft_leader().await;
+    cluster.replica(id % 3 + 1).vanish().await;
+    cluster.write("entry 5").await;
+    let before = cluster.replica(id).connector.dialed();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let dialed = cluster.replica(id).connector.dialed() - before;
+    // A heartbeat each 50 ms and an append each 200 ms, with as much again for slack; without back-off it is tens of thousands.
+    assert!(dialed < 120, "{dialed} connections tried in 2 s");
+    assert!(dialed > 0, "it is still looked for");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn leadership_is_handed_over() {
+    let mut cluster = Cluster::founded(3, NEVER).await;
+    write_all(&cluster, &entries(0, 5)).await;
+    cluster.agree_on(&entries(0, 5)).await;
+    let (id, _) = cluster.raft_leader().await;
+    let consensus = cluster.replica(id).run().consensus.clone();
+    let next = consensus.transfer_leader(None, Duration::from_secs(5)).await.expect("somebody takes over");
+    assert_ne!(next, id);
+    write_all(&cluster, &entries(5, 10)).await;
+    cluster.agree_on(&entries(0, 10)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn raft_leader_without_a_quorum_stops_leading() {
+    let mut cluster = Cluster::founded(3, NEVER).await;
+    cluster.write("entry 0").await;
+    let (id, leading) = cluster.raft_leader().await;
+    for other in (1..=3).filter(|other| *other != id) {
+        cluster.replica(other).stop().await;
+    }
+    let running = cluster.replica(id).run();
+    seen(running, "it notices", |known| known.leading.is_none() && known.raft_leader.is_none()).await;
+    let refused = running.consensus.propose(leading, "x".into()).await;
+    assert!(matches!(refused, Err(crate::consensus::ProposeError::NotLeader)), "{refused:?}");
+    let refused = running.consensus.read_index().await;
+    assert!(matches!(refused, Err(crate::consensus::ProposeError::NotLeader)), "{refused:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn entry_of_another_leader_id_is_refused() {
+    let mut cluster = Cluster::founded(1, NEVER).await;
+    cluster.write("entry 0").await;
+    let (_, mut leading) = cluster.raft_leader().await;
+    leading.term += 1;
+    let refused = cluster.replica(1).run().consensus.propose(leading, "x".into()).await;
+    assert!(matches!(refused, Err(crate::consensus::ProposeError::NotLeader)), "{refused:?}");
+    cluster.agree_on(&entries(0, 1)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn undecodable_entry_stops_the_replica() {
+    let cluster = Cluster::founded(1, NEVER).await;
+    let (_, leading) = cluster.raft_leader().await;
+    let consensus = cluster.replicas[0].run().consensus.clone();
+    let unknown = consensus.propose(leading, "undecodable".into()).await;
+    assert!(unknown.is_err(), "{unknown:?}");
+    let why = tokio::time::timeout(PATIENCE, consensus.failed()).await.expect("it stops");
+    assert!(why.contains("cannot be decoded"), "{why}");
+}
+
+#[tokio::test]
+async fn member_is_added_promoted_and_removed() {
+    let mut cluster = Cluster::founded(3, NEVER).await;
+    write_all(&cluster, &entries(0, 20)).await;
+    let mut fourth = Replica::new(4, NEVER);
+    fourth.start().await;
+    fourth.node.replica_id = fourth.run().identity.replica_id().to_owned();
+    let (id, _) = cluster.raft_leader().await;
+    let consensus = cluster.replica(id).run().consensus.clone();
+    consensus.add_learner(4, fourth.node.clone()).await.expect("added");
+    let promoted = async {
+        while consensus.promote(4).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, promoted).await.expect("it catches up");
+    cluster.replicas.push(fourth);
+    cluster.agree_on(&entries(0, 20)).await;
+    assert!(consensus.leadership().borrow().nodes[&4].voter);
+    consensus.remove(4).await.expect("removed");
+    assert_eq!(consensus.leadership().borrow().nodes.len(), 3);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn member_is_found_at_its_new_address() {
+    let mut cluster = Cluster::founded(3, NEVER).await;
+    write_all(&cluster, &entries(0, 5)).await;
+    let (id, _) = cluster.raft_leader().await;
+    let moved = id % 3 + 1;
+    cluster.replica(moved).move_away().await;
+    cluster.replica(moved).start().await;
+    let node = cluster.replica(moved).node.clone();
+    cluster.replica(id).run().consensus.add_learner(moved, node.clone()).await.expect("on record");
+    write_all(&cluster, &entries(5, 10)).await;
+    cluster.agree_on(&entries(0, 10)).await;
+    seen(cluster.replica(id).run(), "still a voter", |known| known.nodes[&moved].voter && known.nodes[&moved].node == node).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn forged_messages_are_refused_and_harm_nothing() {
+    use tenure_proto::peer::v1::{AppendRequest, LogEntry, LogId, SnapshotChunk, SnapshotHead, SnapshotMeta, Vote, VoteRequest, log_entry};
+
+    let mut cluster = Cluster::founded(3, NEVER).await;
+    write_all(&cluster, &entries(0, 5)).await;
+    let (id, _) = cluster.raft_leader().await;
+    let target = id % 3 + 1;
+    let node = cluster.replica(target).node.clone();
+    let mut client = cluster.replica(id).run().peers.dial(target, &node);
+
+    let far = Vote { term: u64::MAX, node: 9, committed: false };
+    for vote in [None, Some(far)] {
+        let refused = client.vote(VoteRequest { vote, ..VoteRequest::default() }).await.expect_err("no vote");
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    }
+    let vote = Some(Vote { term: 1, node: id, committed: true });
+    let entry = |term, index| LogEntry { log_id: Some(LogId { term, node: id, index }), payload: Some(log_entry::Payload::Blank(true)) };
+    let no_voters = Some(log_entry::Payload::Membership(tenure_proto::peer::v1::Membership::default()));
+    let forged = [
+        AppendRequest::default(),
+        AppendRequest { vote, entries: vec![entry(1, 7), entry(1, 9)], ..AppendRequest::default() },
+        AppendRequest { vote, prev: Some(LogId { term: 1, node: id, index: 6 }), entries: vec![entry(5, 7)], ..AppendRequest::default() },
+        AppendRequest { vote, prev: Some(LogId { term: 1, node: id, index: u64::MAX }), ..AppendRequest::default() },
+        AppendRequest { vote, entries: vec![LogEntry { payload: no_voters, ..entry(1, 0) }], ..AppendRequest::default() },
+        AppendRequest { vote, entries: vec![LogEntry::default()], ..AppendRequest::default() },
+    ];
+    for request in forged {
+        let mut answers = client.append(futures::stream::iter([request.clone()])).await.expect("a stream").into_inner();
+        let refused = answers.message().await.expect_err("refused");
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{request:?}");
+    }
+    let head = |term, index| SnapshotHead {
+        vote,
+        meta: Some(SnapshotMeta { last_log_id: Some(LogId { term, node: id, index }), ..SnapshotMeta::default() }),
+        size: 3,
+    };
+    for head in [None, Some(SnapshotHead::default()), Some(head(7, 100)), Some(head(1, 100))] {
+        let chunk = SnapshotChunk { head, data: "abc".into() };
+        client.install_snapshot(futures::stream::iter([chunk])).await.expect_err("no snapshot");
+    }
+    write_all(&cluster, &entries(5, 10)).await;
+    cluster.agree_on(&entries(0, 10)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn wiped_member_is_refused_until_it_is_added_anew() {
+    let mut cluster = Cluster::founded(3, NEVER).await;
+    write_all(&cluster, &entries(0, 10)).await;
+    let (id, _) = cluster.raft_leader().await;
+    let wiped = id % 3 + 1;
+    cluster.replica(wiped).stop().await;
+    cluster.replica(wiped).wipe();
+    cluster.replica(wiped).start().await;
+    write_all(&cluster, &entries(10, 20)).await;
+    // It was dialed all the while, and took nothing.
+    let stranger = cluster.replica(wiped).run();
+    assert_eq!(stranger.identity.cluster_id(), None);
+    assert!(stranger.tape.entries().is_empty());
+    let node = crate::consensus::Node { replica_id: stranger.identity.replica_id().to_owned(), ..cluster.replica(wiped).node.clone() };
+    let consensus = cluster.replica(id).run().consensus.clone();
+    assert!(consensus.add_learner(wiped, node.clone()).await.is_err(), "it must be removed first");
+    consensus.remove(wiped).await.expect("removed");
+    consensus.add_learner(wiped, node).await.expect("added");
+    cluster.agree_on(&entries(0, 20)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn call_for_another_cluster_or_replica_is_refused() {
+    let mut cluster = Cluster::founded(3, NEVER).await;
+    cluster.write("entry 0").await;
+    cluster.agree_on(&entries(0, 1)).await;
+    let request = tenure_proto::peer::v1::ReadIndexRequest {};
+
+    let mut other = Replica::new(9, NEVER);
+    other.start().await;
+    other.run().identity.join("another-cluster").expect("joined");
+    let node = cluster.replica(1).node.clone();
+    let refused = other.run().peers.dial(1, &node).read_index(request).await.expect_err("another cluster");
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    assert!(refused.message().contains("belongs to cluster test-cluster, not to another-cluster"), "{}", refused.message());
+
+    let peers = cluster.replica(2).run().peers.clone();
+    let refused = peers.dial(3, &node).read_index(request).await.expect_err("another node");
+    assert!(refused.message().contains("this is node 1, not node 3"), "{}", refused.message());
+    let wrong = crate::consensus::Node { replica_id: "elsewhere".into(), ..node };
+    let refused = peers.dial(1, &wrong).read_index(request).await.expect_err("another directory");
+    assert!(refused.message().contains("remove member 1 and add it anew"), "{}", refused.message());
+    other.stop().await;
+    cluster.stop().await;
+}

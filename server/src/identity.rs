@@ -1,0 +1,196 @@
+//! Who this replica is: the identity file of its data directory.
+//!
+//! `<data_dir>/identity.json`: format version, node id, replica id (a UUID made with the directory), cluster id (once it belongs to one).
+//! Written tmp, fsync, rename, fsync of the directory. A directory of another node id is refused with a message that says what to do.
+//! `<data_dir>/LOCK` keeps a second process out for as long as this one lives.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, bail};
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+
+const FORMAT: u32 = 1;
+const FILE: &str = "identity.json";
+
+/// See the module. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    data_dir: PathBuf,
+    node_id: u64,
+    replica_id: String,
+    cluster_id: RwLock<Option<Arc<str>>>,
+    lock: Mutex<Option<File>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnDisk {
+    format: u32,
+    node_id: u64,
+    replica_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cluster_id: Option<String>,
+}
+
+impl Identity {
+    /// Reads the identity, or makes a new one in an empty directory. `fresh_replica_id` is used only then.
+    pub(crate) fn open(data_dir: &Path, node_id: u64, fresh_replica_id: uuid::Uuid) -> anyhow::Result<Self> {
+        fs::create_dir_all(data_dir).with_context(|| format!("cannot create the data directory {}", data_dir.display()))?;
+        if let Ok(parent) = data_dir.canonicalize().map(|dir| dir.parent().map(Path::to_owned))
+            && let Some(parent) = parent
+        {
+            // So that a new directory outlives a power loss. One that may not be opened was not made by us.
+            drop(File::open(parent).and_then(|parent| parent.sync_all()));
+        }
+        let lock = lock(data_dir)?;
+        let path = data_dir.join(FILE);
+        let known = match fs::read(&path) {
+            Ok(bytes) => read(&path, &bytes, node_id)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                refuse_leftovers(data_dir)?;
+                let fresh = OnDisk { format: FORMAT, node_id, replica_id: fresh_replica_id.to_string(), cluster_id: None };
+                write(data_dir, &fresh)?;
+                fresh
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let inner = Inner {
+            data_dir: data_dir.into(),
+            node_id,
+            replica_id: known.replica_id,
+            cluster_id: RwLock::new(known.cluster_id.map(Into::into)),
+            lock: Mutex::new(Some(lock)),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub(crate) fn node_id(&self) -> u64 {
+        self.inner.node_id
+    }
+
+    pub(crate) fn replica_id(&self) -> &str {
+        &self.inner.replica_id
+    }
+
+    /// `None`: belongs to no cluster yet.
+    pub(crate) fn cluster_id(&self) -> Option<Arc<str>> {
+        self.inner.cluster_id.read().clone()
+    }
+
+    /// Joins a cluster, durably; an error if it belongs to another. Blocking, once in a replica's life.
+    pub(crate) fn join(&self, cluster_id: &str) -> anyhow::Result<()> {
+        let mut mine = self.inner.cluster_id.write();
+        match mine.as_deref() {
+            Some(known) if known == cluster_id => return Ok(()),
+            Some(known) => bail!("this replica belongs to cluster {known}, not to {cluster_id}"),
+            None => {}
+        }
+        let on_disk = OnDisk { format: FORMAT, node_id: self.inner.node_id, replica_id: self.inner.replica_id.clone(), cluster_id: Some(cluster_id.into()) };
+        write(&self.inner.data_dir, &on_disk)?;
+        tracing::info!(cluster = cluster_id, node = self.inner.node_id, replica = self.inner.replica_id, "joined a cluster");
+        *mine = Some(cluster_id.into());
+        Ok(())
+    }
+
+    /// Lets another process have the directory. The last thing a replica does.
+    pub(crate) fn unlock(&self) {
+        drop(self.inner.lock.lock().take());
+    }
+}
+
+/// What an identity file says, for people; changes nothing. And whether the replica belongs to a cluster.
+pub(crate) fn inspect(data_dir: &Path) -> anyhow::Result<(String, bool)> {
+    let path = data_dir.join(FILE);
+    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let node_id = serde_json::from_slice::<OnDisk>(&bytes).map_or(0, |known| known.node_id);
+    let known = read(&path, &bytes, node_id)?;
+    let cluster = known.cluster_id.as_deref().unwrap_or("(none yet)");
+    Ok((format!("node {node_id}, replica {}, cluster {cluster}", known.replica_id), known.cluster_id.is_some()))
+}
+
+/// Fails while a replica uses the directory.
+pub(crate) fn assert_unused(data_dir: &Path) -> anyhow::Result<()> {
+    let path = data_dir.join("LOCK");
+    match File::open(&path).map(|file| file.try_lock()) {
+        Ok(Err(TryLockError::WouldBlock)) => bail!("{} is in use by a running tenured: stop it first", data_dir.display()),
+        _ => Ok(()),
+    }
+}
+
+fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    let path = data_dir.join("LOCK");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("the data directory {} is in use by another tenured: stop that one, or give this replica a directory of its own", data_dir.display())
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+fn read(path: &Path, bytes: &[u8], node_id: u64) -> anyhow::Result<OnDisk> {
+    let path = path.display();
+    let damaged = |why: &dyn std::fmt::Display| {
+        anyhow::anyhow!(
+            "{path} is damaged ({why}). Without it this replica cannot prove which member it is, so it will not start. Restore the file from a copy, or \
+             remove this member from the cluster, move the data directory away, and add the replica anew with an empty one"
+        )
+    };
+    let known: OnDisk = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
+    if known.format != FORMAT {
+        bail!("{path} has format {}; this build knows {FORMAT}: use a newer tenured", known.format);
+    }
+    if uuid::Uuid::parse_str(&known.replica_id).is_err() {
+        return Err(damaged(&"the replica id is not a UUID"));
+    }
+    if known.node_id != node_id {
+        bail!(
+            "{path} says that this is the data directory of node {}, but the configuration says node {node_id}: correct node_id or data_dir; two nodes \
+             must never share or swap directories",
+            known.node_id
+        );
+    }
+    Ok(known)
+}
+
+/// A directory with a log or snapshots but no identity has lost it: a new one would make the replica forget its votes.
+fn refuse_leftovers(data_dir: &Path) -> anyhow::Result<()> {
+    for name in ["raft-log", "snapshots"] {
+        let dir = data_dir.join(name);
+        if fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) {
+            bail!(
+                "{} has content but {} is missing: this is not an empty data directory, and nobody can tell whose it is. Restore the file from a copy, or \
+                 remove this member from the cluster, move the data directory away, and add the replica anew with an empty one",
+                dir.display(),
+                data_dir.join(FILE).display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn write(data_dir: &Path, identity: &OnDisk) -> anyhow::Result<()> {
+    let path = data_dir.join(FILE);
+    let write = || -> anyhow::Result<()> {
+        let tmp = data_dir.join("identity.json.tmp");
+        let mut file = File::create(&tmp)?;
+        file.write_all(&serde_json::to_vec_pretty(identity)?)?;
+        file.sync_all()?;
+        fs::rename(&tmp, &path)?;
+        File::open(data_dir)?.sync_all()?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

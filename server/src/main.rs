@@ -1,0 +1,41 @@
+//! `tenured`: starts replicas and probes them. Everything that can be decided without a process is decided in the library.
+
+mod args;
+mod dev;
+mod probe;
+mod serve;
+
+use std::process::ExitCode;
+
+use args::{Args, Command};
+use clap::Parser;
+
+/// Measured: 11 to 32 % more operations a second than with the C library's allocator (docs/decisions/0005).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    // The allocator's sparse segments would be backed by 2 MiB pages: 40 MB of an idle replica. Where the kernel has none, nothing is lost.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+    let result = match args.command {
+        Command::Dev(dev) => dev::run(&dev),
+        Command::Serve(serve) => serve::run(&serve),
+        Command::Check { data_dir } => return check(&data_dir),
+        Command::Health { addr, timeout } => probe::ready(&addr, timeout.into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tenured: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what an offline look at a data directory finds; fails on damage.
+fn check(data_dir: &std::path::Path) -> ExitCode {
+    let report = tenure_server::check::data_dir(data_dir);
+    print!("{report}");
+    if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

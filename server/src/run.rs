@@ -1,0 +1,222 @@
+//! Puts one replica together, runs it, and takes it apart in the order that hurts nobody.
+//!
+//! Nothing here decides anything about leases. What ends the replica: a request from outside, or a failure that makes it useless.
+
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use tenure_lease::SessionId;
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    consensus::{self, Consensus},
+    history::History,
+    http,
+    identity::Identity,
+    members::{self, Members},
+    metrics,
+    net::{Listeners, SharedConnector},
+    peer::{self, PeerService, Peers},
+    read::Reads,
+    readiness::Readiness,
+    replica::{Applications, OnApplied},
+    service::{self, Parts},
+    waiting::Waiting,
+    watch::WatchHub,
+    write::{Proposer, Router},
+};
+
+/// How long a raft leader that goes down may look for a successor. Without one it goes all the same: the others elect one.
+const HAND_OVER: Duration = Duration::from_secs(1);
+/// How long calls under way may take to finish; the client port itself gives them a second less (service/transport.rs).
+const DRAIN: Duration = Duration::from_secs(6);
+/// How long the replica's own tasks may take to end after they were told to.
+const LAST_TASKS: Duration = Duration::from_secs(2);
+
+/// Runs one replica until `shutdown` resolves and everything acknowledged is on disk.
+///
+/// `seed` is all the randomness there is: identities, session and request ids and jitter follow from it.
+///
+/// # Errors
+/// The data directory cannot be used, the replica may not take part in its cluster, or its storage failed while it ran.
+pub async fn run(
+    config: Config,
+    listeners: Listeners,
+    connector: SharedConnector,
+    clock: Arc<dyn Clock>,
+    seed: u64,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let [fresh_replica_id, fresh_cluster_id] = [uuid(&mut rng), uuid(&mut rng)];
+    tracing::info!(node = config.node_id, version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir.display(), "starting");
+
+    // From the disk: who this is, what it knew, what it had promised.
+    let disk = Disk::open(&config, fresh_replica_id).await?;
+    let watches = WatchHub::new();
+    let waiting = Waiting::new(SessionId(rng.random()));
+    let Disk { identity, history, table, progress, recovered, log } = disk;
+    let mut told: Vec<Box<dyn OnApplied>> = vec![Box::new(watches.clone()), Box::new(waiting.clone())];
+    told.extend(history.clone().map(|history| Box::new(history) as Box<dyn OnApplied>));
+    for listener in &told {
+        listener.replaced(&table);
+    }
+    let applications = Applications::new(table, progress, told);
+
+    // The parts.
+    let peers = Peers::new(connector, identity.clone());
+    let consensus = Consensus::start(&config, identity.clone(), peers.clone(), Arc::clone(&applications) as _, recovered, log).await?;
+    let proposer = Proposer::new(consensus.clone(), Arc::clone(&applications), Arc::clone(&clock), &config.limits);
+    let router = Router::new(consensus.clone(), proposer.clone(), peers.clone(), &config.limits, rng.random());
+    let reads = Reads::new(consensus.clone(), Arc::clone(&applications), peers.clone());
+    let members = Members::new(&config, identity.clone(), consensus.clone(), peers.clone());
+    let readiness = Readiness::new();
+    // `stopping` ends streams; `closing` ends what calls under way still need.
+    let (stopping, closing) = (CancellationToken::new(), CancellationToken::new());
+
+    // What runs beside the calls.
+    let inner = TaskTracker::new();
+    inner.spawn({
+        let (proposer, closing) = (proposer.clone(), closing.clone());
+        async move { proposer.run(closing).await }
+    });
+    inner.spawn({
+        let (router, closing) = (router.clone(), closing.clone());
+        async move { router.run(closing).await }
+    });
+    inner.spawn({
+        let (reads, closing) = (reads.clone(), closing.clone());
+        async move { reads.run(closing).await }
+    });
+    inner.spawn({
+        let (members, closing) = (members.clone(), closing.clone());
+        async move { members.keep_addresses_current(closing).await }
+    });
+    let outer = TaskTracker::new();
+    outer.spawn({
+        let (waiting, router, applications, stopping) = (waiting.clone(), router.clone(), Arc::clone(&applications), stopping.clone());
+        async move { waiting.run(router, applications, stopping).await }
+    });
+
+    // The ports.
+    let peer_service = PeerService::new(identity.clone(), consensus.clone(), proposer.clone(), members.clone(), config.advertise.clone());
+    let peer_port = inner.spawn(peer::serve(listeners.peer, peer_service, closing.clone().cancelled_owned()));
+    let sources = metrics::Sources {
+        applications: Arc::clone(&applications),
+        consensus: consensus.clone(),
+        watches: watches.clone(),
+        queue_depth: Box::new({
+            let proposer = proposer.clone();
+            move || proposer.queued()
+        }),
+    };
+    let pages = http::Pages { readiness: readiness.clone(), metrics: Box::new(move |ready| sources.text(ready)) };
+    inner.spawn(http::serve(listeners.http, pages, closing.clone()));
+    let parts = Parts {
+        config: config.clone(),
+        identity: identity.clone(),
+        applications,
+        consensus: consensus.clone(),
+        router,
+        reads,
+        members,
+        watches,
+        waiting,
+        history: history.clone(),
+        readiness: readiness.clone(),
+        clock,
+        seed: rng.random(),
+        stopping: stopping.clone(),
+    };
+    let client_port = outer.spawn(service::serve_clients(listeners.client, Arc::new(parts), stopping.clone().cancelled_owned()));
+
+    // Part of a cluster, recovered, and then ready whenever there is a raft leader.
+    let taking_part = async {
+        members::found_or_join(&config, &identity, &consensus, &peers, fresh_cluster_id, &stopping).await?;
+        consensus.recovered().await.context("recovering")?;
+        tracing::info!(node = config.node_id, "recovered");
+        readiness.follow(consensus.leadership()).await;
+        std::future::pending().await
+    };
+    let outcome = tokio::select! {
+        () = shutdown => Ok(()),
+        why = consensus.failed() => Err(anyhow::anyhow!("{why}")),
+        failed = taking_part => failed,
+        ended = client_port => Err(ended_early("client", ended)),
+        ended = peer_port => Err(ended_early("peer", ended)),
+    };
+
+    // Going down: no new callers, no office, no streams, no calls, no Raft.
+    readiness.going_down();
+    if outcome.is_ok() {
+        hand_over(&consensus).await;
+    }
+    stopping.cancel();
+    outer.close();
+    if timeout(DRAIN, outer.wait()).await.is_err() {
+        tracing::warn!("calls were still under way after {DRAIN:?}: giving them up");
+    }
+    closing.cancel();
+    inner.close();
+    if timeout(LAST_TASKS, inner.wait()).await.is_err() {
+        tracing::debug!("some connections did not end within {LAST_TASKS:?}");
+    }
+    consensus.shutdown().await;
+    if let Some(history) = history {
+        tokio::task::spawn_blocking(move || history.close()).await.context("closing the history")?;
+    }
+    tracing::info!(node = config.node_id, "stopped");
+    outcome
+}
+
+/// What a data directory holds, read and verified.
+struct Disk {
+    identity: Identity,
+    history: Option<History>,
+    table: tenure_lease::LeaseTable,
+    progress: crate::replica::Progress,
+    recovered: consensus::Recovered,
+    log: consensus::DiskLog,
+}
+
+impl Disk {
+    async fn open(config: &Config, fresh_replica_id: uuid::Uuid) -> anyhow::Result<Self> {
+        let (data_dir, node_id, keep_history, snapshot_log_bytes): (PathBuf, _, _, _) =
+            (config.data_dir.clone(), config.node_id, config.history, config.snapshot_log_bytes);
+        let opening = tokio::task::spawn_blocking(move || {
+            let identity = Identity::open(&data_dir, node_id, fresh_replica_id)?;
+            let (table, progress, recovered) = consensus::recover(&data_dir)?;
+            let log = consensus::open_log(&data_dir, &identity, &recovered, snapshot_log_bytes)?;
+            let history = keep_history.then(|| History::open(&data_dir)).transpose()?;
+            anyhow::Ok(Self { identity, history, table, progress, recovered, log })
+        });
+        opening.await.context("reading the data directory")?.with_context(|| format!("data directory {}", config.data_dir.display()))
+    }
+}
+
+async fn hand_over(consensus: &Consensus) {
+    if consensus.leadership().borrow().raft_leader != Some(consensus.node_id()) {
+        return;
+    }
+    match timeout(HAND_OVER, consensus.transfer_leader(None, HAND_OVER)).await {
+        Ok(Ok(to)) => tracing::info!(to, "handed over raft leadership"),
+        Ok(Err(error)) => tracing::info!(%error, "raft leadership was not handed over"),
+        Err(_) => tracing::info!("raft leadership was not handed over within {HAND_OVER:?}"),
+    }
+}
+
+fn ended_early<T, E: std::fmt::Display>(port: &str, ended: Result<Result<T, E>, tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(_)) => anyhow::anyhow!("the {port} port has ended by itself"),
+        Ok(Err(error)) => anyhow::anyhow!("the {port} port has failed: {error}"),
+        Err(error) => anyhow::anyhow!("the {port} port has failed: {error}"),
+    }
+}
+
+fn uuid(rng: &mut StdRng) -> uuid::Uuid {
+    uuid::Builder::from_random_bytes(rng.random()).into_uuid()
+}

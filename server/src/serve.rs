@@ -1,0 +1,89 @@
+//! `tenured serve`: one replica on the machine's sockets and clock, until SIGTERM or SIGINT.
+
+use std::{future::Future, sync::Arc};
+
+use anyhow::Context as _;
+use rand::TryRngCore as _;
+use tenure_server::{
+    clock::SystemClock,
+    config::{Addresses, Settings},
+    net::{Listeners, TcpConnector, accept},
+};
+use tokio::net::TcpListener;
+
+use crate::args::Serve;
+
+pub(crate) fn run(args: &Serve) -> anyhow::Result<()> {
+    let Settings { mut config, listen, log } = Settings::load(&args.config)?;
+    args.logging.start(log)?;
+    if let Some(data_dir) = &args.data_dir {
+        config.data_dir.clone_from(data_dir);
+    }
+    let sockets = Sockets::bind(&listen, |key| format!("listen.{key} in {}", args.config.display()))?;
+    let seed = seed()?;
+    runtime()?.block_on(async {
+        let listeners = sockets.listeners()?;
+        let stop = stop_signal()?;
+        tenure_server::run(config, listeners, Arc::new(TcpConnector), SystemClock::shared(), seed, stop).await
+    })
+}
+
+/// A replica runs on one thread; measured, that beats a pool (docs/decisions/0005). Disks have threads of their own.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// The one place where a process gets its randomness from; what follows is derived.
+pub(crate) fn seed() -> anyhow::Result<u64> {
+    rand::rngs::OsRng.try_next_u64().context("the machine has no randomness")
+}
+
+/// Resolves at the first SIGTERM or SIGINT. A second one ends the process at once: whoever asks twice does not want to wait.
+pub(crate) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let (tell, told) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let mut next = async || tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
+        let name = next().await;
+        tracing::info!("{name}: going down");
+        // Nobody listens any more only when the replica has stopped by itself.
+        let _ = tell.send(());
+        let name = next().await;
+        tracing::warn!("{name} again: leaving at once");
+        std::process::exit(130);
+    });
+    Ok(async move {
+        let _ = told.await;
+    })
+}
+
+/// Bound, but not yet part of any runtime.
+pub(crate) struct Sockets {
+    client: std::net::TcpListener,
+    peer: std::net::TcpListener,
+    http: std::net::TcpListener,
+}
+
+impl Sockets {
+    /// `source` says where an address came from, given its key, so that an error tells what to change.
+    pub(crate) fn bind(addresses: &Addresses, source: impl Fn(&str) -> String) -> anyhow::Result<Self> {
+        let bind = |key: &str, addr: &str| {
+            // The standard library sets SO_REUSEADDR: a restart does not wait for old connections to be forgotten.
+            let listener = std::net::TcpListener::bind(addr).with_context(|| format!("cannot listen on {addr} ({})", source(key)))?;
+            listener.set_nonblocking(true)?;
+            anyhow::Ok(listener)
+        };
+        Ok(Self { client: bind("client", &addresses.client)?, peer: bind("peer", &addresses.peer)?, http: bind("http", &addresses.http)? })
+    }
+
+    /// Within a runtime.
+    pub(crate) fn listeners(self) -> anyhow::Result<Listeners> {
+        Ok(Listeners {
+            client: accept(TcpListener::from_std(self.client)?),
+            peer: accept(TcpListener::from_std(self.peer)?),
+            http: accept(TcpListener::from_std(self.http)?),
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! The rest of lists that were answered page by page: every page shows the revision of the first, whatever was applied since.
+//!
+//! Kept at this replica only, for a minute after the last page, and only so many: a token that is not known any more is an error that says to list
+//! again. A token is opaque to clients and worth nothing to anybody else: it only names what its bearer could list anyway.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tenure_lease::{Lease, LeaseTime};
+use tokio::sync::Notify;
+use tonic::Status;
+
+use super::{status, validate::Query};
+
+/// Kept so long after its last page.
+pub(super) const IDLE: Duration = Duration::from_secs(60);
+/// Lists kept at a time; the one that was made first goes first.
+const LISTS: usize = 256;
+/// Leases in all of them together: what bounds the memory.
+const LEASES: usize = 4_000_000;
+
+/// The result of a list at one revision.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) query: Query,
+    pub(super) leases: Vec<Arc<Lease>>,
+    pub(super) revision: u64,
+    /// For `expires_in`.
+    pub(super) now: LeaseTime,
+}
+
+/// Names a list that is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PageId(u64);
+
+/// Lists that have pages left.
+#[derive(Debug)]
+pub(super) struct Pages {
+    /// Of this boot of this replica: tokens of another are not ours.
+    session: u64,
+    kept: Mutex<Kept>,
+    /// There is something to forget.
+    filled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    next: u64,
+    /// In the order in which they were made, with the time of their last use.
+    lists: BTreeMap<u64, (Arc<Listed>, u64)>,
+    leases: usize,
+    /// Counts halves of [`IDLE`].
+    now: u64,
+}
+
+impl Pages {
+    pub(super) fn new(session: u64) -> Self {
+        Self { session, kept: Mutex::new(Kept::default()), filled: Notify::new() }
+    }
+
+    /// Keeps the list for its next pages.
+    pub(super) fn keep(&self, listed: Arc<Listed>) -> PageId {
+        let mut kept = self.kept.lock();
+        kept.leases += listed.leases.len();
+        while kept.lists.len() >= LISTS || (kept.leases > LEASES && !kept.lists.is_empty()) {
+            let oldest = kept.lists.pop_first();
+            kept.leases -= oldest.map_or(0, |(_, (listed, _))| listed.leases.len());
+        }
+        let (id, now) = (kept.next, kept.now);
+        kept.next += 1;
+        kept.lists.insert(id, (listed, now));
+        drop(kept);
+        self.filled.notify_one();
+        PageId(id)
+    }
+
+    /// How to ask for the page that begins there.
+    pub(super) fn token(&self, PageId(id): PageId, offset: usize) -> String {
+        format!("{:016x}{id:016x}{offset:08x}", self.session)
+    }
+
+    /// The list that a token is about, and where its page begins. A page can be asked for again (a retry) as long as its list is kept.
+    pub(super) fn resume(&self, token: &str, query: &Query) -> Result<(PageId, Arc<Listed>, usize), Status> {
+        let expired =
+            || status::PAGE_TOKEN_EXPIRED.status("the pages of this list are not kept any more (or by another replica): list again from the first page");
+        let part = |range: std::ops::Range<usize>| token.get(range).and_then(|part| u64::from_str_radix(part, 16).ok());
+        let (Some(session), Some(id), Some(offset), 40) = (part(0..16), part(16..32), part(32..40), token.len()) else {
+            return Err(status::invalid(vec![tonic_types::FieldViolation::new(
+                "page_token",
+                "page_token must be the next_page_token of an answer, unchanged",
+            )]));
+        };
+        if session != self.session {
+            return Err(expired());
+        }
+        let mut kept = self.kept.lock();
+        let now = kept.now;
+        let (listed, used) = kept.lists.get_mut(&id).ok_or_else(expired)?;
+        if listed.query != *query {
+            return Err(status::invalid(vec![tonic_types::FieldViolation::new(
+                "page_token",
+                "page_token is of a list with another namespace or label_selector: every field but page_size must be as in the call before",
+            )]));
+        }
+        *used = now;
+        Ok((PageId(id), listed.clone(), usize::try_from(offset).unwrap_or(usize::MAX)))
+    }
+
+    /// Forgets what nobody asks for, until dropped.
+    pub(super) async fn forget_idle(&self) {
+        loop {
+            if self.kept.lock().lists.is_empty() {
+                self.filled.notified().await;
+            }
+            tokio::time::sleep(IDLE / 2).await;
+            self.pass_half_a_minute();
+        }
+    }
+
+    fn pass_half_a_minute(&self) {
+        let mut kept = self.kept.lock();
+        kept.now += 1;
+        let now = kept.now;
+        kept.lists.retain(|_, (_, used)| now - *used < 3);
+        kept.leases = kept.lists.values().map(|(listed, _)| listed.leases.len()).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tenure_lease::{Scope, Selector};
+
+    fn query() -> Query {
+        Query { scope: Scope::All, selector: Selector::default() }
+    }
+
+    fn listed(revision: u64) -> Arc<Listed> {
+        Arc::new(Listed { query: query(), leases: Vec::new(), revision, now: LeaseTime(0) })
+    }
+
+    fn reason(error: &Status) -> String {
+        tonic_types::StatusExt::get_details_error_info(error).unwrap().reason
+    }
+
+    #[test]
+    fn page_can_be_asked_for_again_until_it_has_been_idle() {
+        let pages = Pages::new(7);
+        let token = pages.token(pages.keep(listed(3)), 5);
+        for _ in 0..5 {
+            pages.pass_half_a_minute();
+            let (_, found, offset) = pages.resume(&token, &query()).unwrap();
+            assert_eq!((found.revision, offset), (3, 5));
+        }
+        for _ in 0..3 {
+            pages.pass_half_a_minute();
+        }
+        assert_eq!(reason(&pages.resume(&token, &query()).unwrap_err()), "PAGE_TOKEN_EXPIRED");
+    }
+
+    #[test]
+    fn token_of_another_replica_says_to_list_again() {
+        let other = Pages::new(8);
+        let token = other.token(other.keep(listed(3)), 5);
+        assert_eq!(reason(&Pages::new(7).resume(&token, &query()).unwrap_err()), "PAGE_TOKEN_EXPIRED");
+    }
+
+    #[test]
+    fn token_for_another_list_or_nonsense_is_invalid() {
+        let pages = Pages::new(7);
+        let token = pages.token(pages.keep(listed(3)), 5);
+        let other = Query { scope: Scope::Namespace("x".into()), selector: Selector::default() };
+        assert_eq!(reason(&pages.resume(&token, &other).unwrap_err()), "INVALID_REQUEST");
+        for nonsense in ["x", "+000000000000000", &"é".repeat(20), &"z".repeat(40)] {
+            assert_eq!(reason(&pages.resume(nonsense, &query()).unwrap_err()), "INVALID_REQUEST");
+        }
+    }
+
+    #[test]
+    fn oldest_list_goes_when_there_are_too_many() {
+        let pages = Pages::new(7);
+        let tokens: Vec<String> = (0..=LISTS as u64).map(|n| pages.token(pages.keep(listed(n)), 0)).collect();
+        assert!(pages.resume(&tokens[0], &query()).is_err());
+        assert!(pages.resume(&tokens[1], &query()).is_ok());
+    }
+}

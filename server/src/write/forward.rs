@@ -1,0 +1,253 @@
+//! Commands from the replica that took a call to the raft leader, over one long-lived stream: [`Forwarder`] sends, [`serve`] answers.
+//!
+//! Neither side waits for more to come: a message carries what there is. A command that was put on a stream is never put on another by this
+//! module: when its stream breaks, its outcome is not known, and the `Router` decides.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt, stream::BoxStream};
+use tenure_proto::peer::v1::{ForwardRequest, ForwardResponse, Job as WireJob, JobError, JobResult, job_result};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{
+    Proposer,
+    lanes::{Answer, Done, Lanes, Undone},
+};
+use crate::{
+    consensus::{Leadership, Node},
+    peer::Peers,
+};
+
+/// Bounds of one message; its bytes are below every limit on a message between peers.
+const MESSAGE_JOBS: usize = 4_096;
+const MESSAGE_BYTES: usize = 1 << 20;
+
+/// Messages on their way into a stream. More only hide that the raft leader is behind.
+const MESSAGES: usize = 4;
+
+/// For opening a stream; a raft leader that takes longer is as good as gone.
+const OPEN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Between attempts to open one, doubling.
+const PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(320);
+
+/// This replica's stream to the raft leader, whoever that is.
+pub(super) struct Forwarder {
+    pub(super) lanes: Lanes,
+    peers: Peers,
+    unanswered: usize,
+}
+
+impl Forwarder {
+    /// `limit`: commands that may wait, and as many again that may be unanswered.
+    pub(super) fn new(peers: Peers, limit: usize) -> Self {
+        Self { lanes: Lanes::new(limit), peers, unanswered: limit }
+    }
+
+    /// Until `stopping`.
+    pub(super) async fn run(&self, me: u64, mut leadership: watch::Receiver<Leadership>, stopping: &CancellationToken) {
+        let carry = async {
+            let mut pause = PAUSE;
+            loop {
+                let Some((id, node)) = elsewhere(&leadership.borrow_and_update(), me) else {
+                    if leadership.changed().await.is_err() {
+                        return;
+                    }
+                    pause = PAUSE;
+                    continue;
+                };
+                self.lanes.open();
+                // Only a change of who leads ends a stream, not every news about the cluster.
+                let mut watching = leadership.clone();
+                let elected_another = watching.wait_for(|now| elsewhere(now, me).is_none_or(|(now, _)| now != id));
+                let result = tokio::select! {
+                    result = self.session(id, &node) => result,
+                    _ = elected_another => Ok(()),
+                };
+                // What was not sent yet is for the next raft leader; its senders look for it.
+                self.lanes.close(Undone::NotLeader);
+                match result {
+                    Ok(()) => pause = PAUSE,
+                    Err(error) => {
+                        tracing::debug!(raft_leader = id, error = %error.message(), "the stream to the raft leader broke");
+                        // Whoever comes meanwhile is told at once.
+                        tokio::select! {
+                            () = tokio::time::sleep(pause) => {}
+                            _ = leadership.changed() => {}
+                        }
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = carry => {}
+            () = stopping.cancelled() => {}
+        }
+        self.lanes.close(Undone::Stopped);
+    }
+
+    /// One stream, from opening to its end.
+    async fn session(&self, id: u64, node: &Node) -> Result<(), Status> {
+        let mut client = self.peers.dial(id, node);
+        let (out, messages) = mpsc::channel(MESSAGES);
+        let opening = tokio::time::timeout(OPEN_TIMEOUT, client.forward(ReceiverStream::new(messages)));
+        let mut results = opening.await.map_err(|_| Status::deadline_exceeded("not opened in time"))??.into_inner();
+        let mut unanswered = Unanswered::default();
+        loop {
+            tokio::select! {
+                biased;
+                message = results.message() => {
+                    let message = message?.ok_or_else(|| Status::unavailable("the raft leader ended the stream"))?;
+                    for result in message.results {
+                        unanswered.answer(result)?;
+                    }
+                }
+                permit = self.room(&out, unanswered.len()) => {
+                    let permit = permit?;
+                    let jobs = self.lanes.drain(MESSAGE_JOBS, MESSAGE_BYTES);
+                    if !jobs.is_empty() {
+                        let jobs = jobs.into_iter().map(|job| WireJob { id: unanswered.ask(job.answer), command: Some((*job.command).clone()) });
+                        permit.send(ForwardRequest { jobs: jobs.collect() });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Resolves when there is work and room for it.
+    async fn room<'a>(&self, out: &'a mpsc::Sender<ForwardRequest>, unanswered: usize) -> Result<mpsc::Permit<'a, ForwardRequest>, Status> {
+        if unanswered >= self.unanswered {
+            std::future::pending::<()>().await;
+        }
+        let permit = out.reserve().await.map_err(|_| Status::unavailable("the stream is closed"))?;
+        self.lanes.wait().await;
+        Ok(permit)
+    }
+}
+
+/// The raft leader, if it is another replica.
+fn elsewhere(leadership: &Leadership, me: u64) -> Option<(u64, Node)> {
+    let id = leadership.raft_leader.filter(|id| *id != me)?;
+    Some((id, leadership.nodes.get(&id)?.node.clone()))
+}
+
+/// Commands put on a stream, by id. Dropped with it, they say that their outcome is not known.
+#[derive(Default)]
+struct Unanswered {
+    /// Id of the first.
+    base: u64,
+    answers: VecDeque<Option<Answer>>,
+}
+
+impl Unanswered {
+    fn len(&self) -> usize {
+        self.answers.len()
+    }
+
+    fn ask(&mut self, answer: Answer) -> u64 {
+        self.answers.push_back(Some(answer));
+        self.base + self.answers.len() as u64 - 1
+    }
+
+    fn answer(&mut self, result: JobResult) -> Result<(), Status> {
+        let index = result.id.checked_sub(self.base).and_then(|index| usize::try_from(index).ok());
+        let answer = index.and_then(|index| self.answers.get_mut(index)?.take());
+        let answer = answer.ok_or_else(|| Status::internal("the raft leader answered what was not asked"))?;
+        answer.send(done_from_wire(result.result));
+        while let Some(None) = self.answers.front() {
+            self.answers.pop_front();
+            self.base += 1;
+        }
+        Ok(())
+    }
+}
+
+fn done_from_wire(result: Option<job_result::Result>) -> Done {
+    match result {
+        Some(job_result::Result::Outcome(outcome)) => Ok(outcome),
+        Some(job_result::Result::Error(error)) => Err(match JobError::try_from(error) {
+            Ok(JobError::NotLeader) => Undone::NotLeader,
+            Ok(JobError::Overloaded) => Undone::Overloaded,
+            _ => Undone::Unknown,
+        }),
+        None => Err(Undone::Unknown),
+    }
+}
+
+fn done_to_wire(id: u64, done: Done) -> JobResult {
+    let error = |error: JobError| job_result::Result::Error(error.into());
+    let result = match done {
+        Ok(outcome) => job_result::Result::Outcome(outcome),
+        Err(Undone::NotLeader | Undone::Stopped) => error(JobError::NotLeader),
+        Err(Undone::Overloaded) => error(JobError::Overloaded),
+        Err(Undone::Unknown) => error(JobError::OutcomeUnknown),
+    };
+    JobResult { id, result: Some(result) }
+}
+
+/// The raft leader's side of `PeerService.Forward`: answers in any order, batching what is ready. Ends when the peer has ended its side and
+/// everything is answered, or at the peer's error.
+pub(crate) fn serve<S>(proposer: &Proposer, requests: S) -> BoxStream<'static, Result<ForwardResponse, Status>>
+where
+    S: Stream<Item = Result<ForwardRequest, Status>> + Send + Unpin + 'static,
+{
+    let (to, answers) = mpsc::unbounded_channel();
+    let served = Served { proposer: proposer.clone(), requests: Some(requests), to, answers, unanswered: 0 };
+    futures::stream::unfold(served, Served::next).boxed()
+}
+
+struct Served<S> {
+    proposer: Proposer,
+    /// `None`: the peer has nothing more to ask.
+    requests: Option<S>,
+    to: mpsc::UnboundedSender<(u64, Done)>,
+    answers: mpsc::UnboundedReceiver<(u64, Done)>,
+    unanswered: usize,
+}
+
+impl<S: Stream<Item = Result<ForwardRequest, Status>> + Send + Unpin> Served<S> {
+    async fn next(mut self) -> Option<(Result<ForwardResponse, Status>, Self)> {
+        let mut ready = Vec::new();
+        loop {
+            let open = self.requests.is_some();
+            let request = async {
+                match &mut self.requests {
+                    Some(requests) => requests.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                n = self.answers.recv_many(&mut ready, MESSAGE_JOBS), if self.unanswered > 0 => {
+                    self.unanswered -= n;
+                    let results = ready.drain(..).map(|(id, done)| done_to_wire(id, done)).collect();
+                    return Some((Ok(ForwardResponse { results }), self));
+                }
+                request = request, if open => match request {
+                    Some(Ok(request)) => self.enqueue(request),
+                    // The peer is gone; nobody is there to hear an error.
+                    Some(Err(_)) => return None,
+                    None => self.requests = None,
+                },
+                else => return None,
+            }
+        }
+    }
+
+    fn enqueue(&mut self, request: ForwardRequest) {
+        for job in request.jobs {
+            self.unanswered += 1;
+            let answer = Answer::on_stream(job.id, self.to.clone());
+            match job.command {
+                // A kind that this build does not know must never reach the log.
+                Some(command) if command.kind.is_some() => self.proposer.enqueue(Arc::new(command), answer),
+                _ => answer.send(Err(Undone::NotLeader)),
+            }
+        }
+    }
+}
