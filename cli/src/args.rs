@@ -1,0 +1,286 @@
+//! What can be typed. Parsing only: no command runs here.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::text::{parse_duration, parse_pair};
+
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    refused: held by somebody else, lost, not found, conflict; nothing changed
+  2    the command, a manifest or a value is wrong
+  3    not done: no replica could do it in time; safe to run again
+  4    unknown: it may or may not have happened; look before running it again
+  130  interrupted";
+
+/// Leases on a Tenure cluster: who holds what, until when, with which fencing token.
+#[derive(Debug, Parser)]
+#[command(name = "tenure", version, after_help = EXIT_CODES, infer_long_args = false, max_term_width = 120)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Global {
+    /// Replicas to talk to, comma-separated host:port; any one that works is enough
+    #[arg(
+        long,
+        global = true,
+        env = "TENURE_ENDPOINTS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7400,127.0.0.1:7410,127.0.0.1:7420",
+        value_name = "HOST:PORT,..."
+    )]
+    pub(crate) endpoints: Vec<String>,
+    /// Give up after this long, all attempts together (add-member: 10m unless given)
+    #[arg(long, global = true, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) timeout: Option<Duration>,
+    /// Namespace of the lease
+    #[arg(short, long, global = true, default_value = "default")]
+    pub(crate) namespace: String,
+    /// How to print the result
+    #[arg(short, long, global = true, value_enum)]
+    pub(crate) output: Option<Output>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Aligned columns (the default)
+    Table,
+    /// More columns
+    Wide,
+    /// One document; with -w one event a line
+    Json,
+    /// The same data as json
+    Yaml,
+    /// lease/NAME
+    Name,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show leases: `get NAME`, `get lease NAME`, `get leases -l SELECTOR`
+    Get(Get),
+    /// Show all leases of a namespace
+    List(List),
+    /// Take a lease and print its fencing token
+    Acquire(Acquire),
+    /// Keep a lease
+    Renew(Renew),
+    /// Give a lease back
+    Release(Release),
+    /// Print changes as they happen
+    Watch(Watch),
+    /// Create or change leases from Tenure or Kubernetes manifests
+    Apply(Apply),
+    /// Remove leases
+    Delete(Delete),
+    /// Show who held a lease, from when to when, and why that ended
+    History(History),
+    /// Show and change the cluster itself
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Print a completion script: `source <(tenure completions bash)`
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Scope {
+    /// In every namespace
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    /// Only leases with these labels: app=web,tier in (a,b),!old
+    #[arg(short = 'l', long)]
+    pub(crate) selector: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Get {
+    /// Optionally the word `lease` or `leases`, then names; none: all
+    #[arg(value_name = "[lease] NAME")]
+    pub(crate) what: Vec<String>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// Then go on with the changes
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Take what a replica has, without asking the raft leader: fast, perhaps old
+    #[arg(long)]
+    pub(crate) stale: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// Then go on with the changes
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// Take what a replica has, without asking the raft leader: fast, perhaps old
+    #[arg(long)]
+    pub(crate) stale: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Acquire {
+    /// Of the lease
+    pub(crate) name: String,
+    /// Who asks [default: this machine's host name]
+    #[arg(long)]
+    pub(crate) holder: Option<String>,
+    /// How long it is held unless renewed
+    #[arg(long, value_parser = parse_duration, default_value = "15s")]
+    pub(crate) duration: Duration,
+    /// Queue for this long when somebody else holds it
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) wait: Option<Duration>,
+    /// Do not queue (the default)
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) no_wait: bool,
+    /// Take over from a holder of the same name, with a new token
+    #[arg(long)]
+    pub(crate) reclaim: bool,
+    /// For others to read while it is held, an address say; at most 4 KiB
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) data: Option<String>,
+    /// Names this attempt: a repeat is answered from the live state and never granted twice [default: a random one]
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+    /// Only when this creates the lease
+    #[arg(long = "label", value_parser = parse_pair, value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Only when this creates the lease: delete it this long after nobody holds it [default: 1h]
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) retention: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Renew {
+    /// Checked against the token when given
+    pub(crate) name: Option<String>,
+    /// As printed by acquire
+    #[arg(long)]
+    pub(crate) token: u64,
+    /// From now on [default: as before]
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["token", "request_id"]))]
+pub(crate) struct Release {
+    /// Of the lease
+    pub(crate) name: String,
+    /// As printed by acquire
+    #[arg(long)]
+    pub(crate) token: Option<u64>,
+    /// Of the acquire whose token never arrived; bars it should it arrive late
+    #[arg(long, value_name = "ID")]
+    pub(crate) request_id: Option<String>,
+    /// Of that acquire [default: this machine's host name]
+    #[arg(long, conflicts_with = "token")]
+    pub(crate) holder: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Watch {
+    /// Only this lease
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// Start after this revision [default: now]
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) after: Option<u64>,
+    /// Renewals too
+    #[arg(long)]
+    pub(crate) renewals: bool,
+    /// Watching is what this command does; accepted from habit
+    #[arg(short, long, hide = true)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Apply {
+    /// Manifest files, YAML or JSON, many documents each; - is standard input
+    #[arg(short, long = "filename", required = true, value_name = "FILE")]
+    pub(crate) file: Vec<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Delete {
+    /// Optionally the word `lease` or `leases`, then names
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Even while held or waited for: the holder's token is revoked
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct History {
+    /// Of the lease
+    pub(crate) name: String,
+    /// At most this many holds, newest first
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// Members, raft leader, progress
+    Status,
+    /// Hand raft leadership to another voter
+    TransferLeader {
+        /// Node id [default: the best caught-up voter]
+        node: Option<u64>,
+    },
+    /// Add an empty replica: a learner first, a voter once it has caught up
+    AddMember {
+        /// Its node id
+        node: u64,
+        /// host:port where it listens for peers
+        peer_addr: String,
+        /// Leave it a learner
+        #[arg(long)]
+        learner_only: bool,
+    },
+    /// Remove a member for good: its data directory can never come back
+    RemoveMember {
+        /// Its node id
+        node: u64,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_go_before_or_after_the_command() {
+        let before = Cli::try_parse_from(["tenure", "-n", "kube-system", "get", "lease"]).unwrap();
+        let after = Cli::try_parse_from(["tenure", "get", "lease", "-n", "kube-system", "-o", "json"]).unwrap();
+        assert_eq!((before.global.namespace, after.global.namespace), ("kube-system".into(), "kube-system".into()));
+        assert_eq!(after.global.output, Some(Output::Json));
+    }
+
+    #[test]
+    fn a_release_names_its_hold_one_way() {
+        assert!(Cli::try_parse_from(["tenure", "release", "a"]).is_err());
+        assert!(Cli::try_parse_from(["tenure", "release", "a", "--token", "1", "--request-id", "x"]).is_err());
+        assert!(Cli::try_parse_from(["tenure", "release", "a", "--token", "1"]).is_ok());
+    }
+}

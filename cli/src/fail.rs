@@ -1,0 +1,154 @@
+//! How a command ends when it does not end well: exit code and message. The only place that chooses exit codes.
+
+use std::{io, process::ExitCode};
+
+use tenure_client::{Code, Error};
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    #[error("{0}")]
+    Client(#[from] Error),
+    /// The cluster answered, and the answer is no.
+    #[error("{0}")]
+    Refused(String),
+    /// What was typed, or a manifest, is wrong.
+    #[error("{0}")]
+    Usage(String),
+    #[error("input or output: {0}")]
+    Output(#[from] io::Error),
+    #[error("interrupted")]
+    Interrupted,
+    /// Said already, item by item.
+    #[error("")]
+    Said(u8),
+}
+
+impl Failed {
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            // Whoever reads our output has had enough: `tenure list | head`.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::Client(Error::Misuse(_)) | Self::Usage(_) | Self::Output(_) => 2,
+            Self::Client(Error::NotApplied(_)) => 3,
+            Self::Client(Error::OutcomeUnknown(_)) => 4,
+            Self::Client(_) | Self::Refused(_) => 1,
+            Self::Interrupted => 130,
+            Self::Said(code) => *code,
+        }
+    }
+
+    /// The message, and which flag to change.
+    pub(crate) fn text(&self) -> String {
+        let mut text = self.to_string();
+        if let Self::Client(error) = self {
+            if let Some(reason) = error.reason() {
+                text.push_str(&format!(" [{reason}]"));
+            }
+            for hint in hints(error) {
+                text.push_str("\n  ");
+                text.push_str(&hint);
+            }
+        }
+        text
+    }
+
+    /// Says it on stderr; the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        let code = self.code();
+        let text = self.text();
+        if code != 0 && !text.is_empty() {
+            eprintln!("error: {text}");
+        }
+        ExitCode::from(code)
+    }
+}
+
+/// Collects what happened to each of many items: the first failure's exit code counts.
+#[derive(Debug, Default)]
+pub(crate) struct Tally(Option<u8>);
+
+impl Tally {
+    pub(crate) fn add(&mut self, result: Result<(), Failed>) -> Result<(), Failed> {
+        match result {
+            Err(output @ Failed::Output(_)) => Err(output),
+            Err(failed) => {
+                failed.report();
+                self.0.get_or_insert(failed.code());
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    pub(crate) fn end(self) -> Result<(), Failed> {
+        self.0.map_or(Ok(()), |code| Err(Failed::Said(code)))
+    }
+}
+
+fn hints(error: &Error) -> Vec<String> {
+    let failure = error.failure();
+    let mut hints: Vec<String> = failure.violations.iter().filter_map(|(field, _)| flag(field)).map(|flag| format!("change {flag}")).collect();
+    match error {
+        Error::NotApplied(_) if failure.code == Code::Unavailable || failure.code == Code::DeadlineExceeded => {
+            hints.push("is the cluster up? --endpoints or TENURE_ENDPOINTS says where it is, --timeout how long to try".into());
+        }
+        Error::Misuse(_) if failure.call == "endpoints" => hints.push("change --endpoints or TENURE_ENDPOINTS".into()),
+        Error::Refused(_) if failure.code == Code::NotFound && failure.call.contains('/') => {
+            hints.push("-n sets the namespace, `tenure list -A` shows all leases".into())
+        }
+        Error::Refused(_) if failure.call.starts_with("delete") && failure.code == Code::FailedPrecondition => {
+            hints.push("--force removes it all the same and revokes the holder's token".into())
+        }
+        _ => {}
+    }
+    hints.dedup();
+    hints
+}
+
+fn flag(field: &str) -> Option<&'static str> {
+    Some(match field.split(['.', '[']).next()? {
+        "namespace" => "-n/--namespace",
+        "name" => "NAME",
+        "holder" => "--holder",
+        "duration" | "items" => "--duration",
+        "wait_for" => "--wait",
+        "request_id" => "--request-id",
+        "holder_data" => "--data",
+        "label_selector" => "-l/--selector",
+        "labels" => "--label",
+        "retention" => "--retention",
+        "token" => "--token",
+        "after_revision" => "--after",
+        "limit" => "--limit",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_left_is_no_failure() {
+        assert_eq!(Failed::Output(io::ErrorKind::BrokenPipe.into()).code(), 0);
+        assert_eq!(Failed::Output(io::ErrorKind::StorageFull.into()).code(), 2);
+    }
+
+    #[test]
+    fn fields_are_named_by_their_flags() {
+        assert_eq!(flag("duration"), Some("--duration"));
+        assert_eq!(flag("items[3].duration"), Some("--duration"));
+        assert_eq!(flag("labels[app]"), Some("--label"));
+        assert_eq!(flag("page_token"), None);
+    }
+
+    #[test]
+    fn the_first_failure_of_many_is_the_exit_code() {
+        let mut tally = Tally::default();
+        tally.add(Ok(())).unwrap();
+        tally.add(Err(Failed::Refused("held by b".into()))).unwrap();
+        tally.add(Err(Failed::Usage("no".into()))).unwrap();
+        assert_eq!(tally.end().unwrap_err().code(), 1);
+    }
+}

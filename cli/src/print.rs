@@ -1,0 +1,69 @@
+//! Where results go: stdout in the chosen format, notes to stderr. Colour only on a terminal.
+
+use std::io::{IsTerminal as _, Write as _, stderr, stdout};
+
+use serde::Serialize;
+
+use crate::{args::Output, fail::Failed, table::Table};
+
+/// The chosen way to print.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Printer {
+    /// As asked for; `None` lets a command choose.
+    pub(crate) output: Option<Output>,
+    color: bool,
+}
+
+impl Printer {
+    pub(crate) fn new(output: Option<Output>) -> Self {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { output, color: stdout().is_terminal() && !unwanted }
+    }
+
+    pub(crate) fn is_wide(self) -> bool {
+        self.output == Some(Output::Wide)
+    }
+
+    pub(crate) fn table(self, headers: &[&'static str]) -> Table {
+        Table::new(headers, self.color)
+    }
+
+    /// As it is; flushed, so that a watch piped into something is live.
+    pub(crate) fn text(self, text: &str) -> Result<(), Failed> {
+        let mut out = stdout().lock();
+        out.write_all(text.as_bytes())?;
+        Ok(out.flush()?)
+    }
+
+    pub(crate) fn line(self, text: &str) -> Result<(), Failed> {
+        self.text(&format!("{text}\n"))
+    }
+
+    /// One document, indented.
+    pub(crate) fn document(self, document: &impl Serialize) -> Result<(), Failed> {
+        self.text(&if self.output == Some(Output::Yaml) { yaml(document) } else { json(document, true) })
+    }
+
+    /// One of many, as they come: a line of JSON, or a YAML document after `---`.
+    pub(crate) fn one_of_many(self, document: &impl Serialize) -> Result<(), Failed> {
+        self.text(&if self.output == Some(Output::Yaml) { format!("---\n{}", yaml(document)) } else { json(document, false) })
+    }
+
+    pub(crate) fn is_document(self) -> bool {
+        matches!(self.output, Some(Output::Json | Output::Yaml))
+    }
+}
+
+/// For people, beside the result.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(stderr(), "{text}");
+}
+
+fn json(document: &impl Serialize, indented: bool) -> String {
+    let text = if indented { serde_json::to_string_pretty(document) } else { serde_json::to_string(document) };
+    text.expect("views have string keys and no failing Serialize") + "\n"
+}
+
+fn yaml(document: &impl Serialize) -> String {
+    serde_yaml_ng::to_string(document).expect("views have string keys and no failing Serialize")
+}
