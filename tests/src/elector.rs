@@ -1,0 +1,102 @@
+//! Candidates in processes of their own, and the judge of what they believed.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{clock, replica::PATIENCE};
+
+/// One `elector` process. Killed when dropped.
+#[derive(Debug)]
+pub struct Elector {
+    child: Child,
+    file: PathBuf,
+}
+
+/// From the first to the last moment at which one process believed to lead under one token; nanoseconds of [`clock::now`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Belief {
+    /// When it was first noticed.
+    pub from: u64,
+    /// When it was last noticed.
+    pub to: u64,
+    /// The fencing token.
+    pub token: u64,
+}
+
+impl Elector {
+    /// `program` is `env!("CARGO_BIN_EXE_elector")`; `file` takes down what it believes.
+    pub fn start(program: &str, endpoints: &str, name: &str, lease: Duration, file: &Path) -> anyhow::Result<Self> {
+        let millis = lease.as_millis().to_string();
+        let child = Command::new(program).args([endpoints, name, &millis]).arg(file).stdin(Stdio::null()).spawn().context("cannot start an elector")?;
+        Ok(Self { child, file: file.to_owned() })
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?).context("a process has an id")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// What it has believed so far.
+    pub fn beliefs(&self) -> anyhow::Result<Vec<Belief>> {
+        beliefs(&self.file)
+    }
+
+    /// Waits until it has believed to lead after the moment `since`, and says from when.
+    pub async fn leads_after(&self, since: u64) -> anyhow::Result<u64> {
+        while clock::since(since) < PATIENCE {
+            if let Some(belief) = self.beliefs()?.into_iter().find(|belief| belief.to > since) {
+                return Ok(belief.from.max(since));
+            }
+            // Another process cannot tell.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        bail!("it was not elected within {PATIENCE:?}: {:?}", self.beliefs()?)
+    }
+}
+
+impl Drop for Elector {
+    fn drop(&mut self) {
+        self.kill().ok();
+    }
+}
+
+fn beliefs(file: &Path) -> anyhow::Result<Vec<Belief>> {
+    let mut by_token = BTreeMap::new();
+    // Not there before the first belief; the last line may be half written.
+    for line in fs::read_to_string(file).unwrap_or_default().split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+        let (token, at) = line.split_once(' ').context("a line has two numbers")?;
+        let (token, at): (u64, u64) = (token.parse()?, at.parse()?);
+        let belief = by_token.entry(token).or_insert(Belief { from: at, to: at, token });
+        belief.to = belief.to.max(at);
+    }
+    Ok(by_token.into_values().collect())
+}
+
+/// No two believed at once, and whoever believed later had the larger token. Returns all beliefs in order.
+pub fn judge(files: &[PathBuf]) -> anyhow::Result<Vec<Belief>> {
+    let mut all = Vec::new();
+    for file in files {
+        all.extend(beliefs(file)?);
+    }
+    all.sort_unstable();
+    for pair in all.windows(2) {
+        ensure!(pair[0].to < pair[1].from && pair[0].token < pair[1].token, "two believed to lead at once: {pair:?}");
+    }
+    Ok(all)
+}

@@ -1,0 +1,99 @@
+//! A network that can be bad: passes bytes on to one address, late or not at all.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+};
+
+use crate::clock;
+
+/// See the module. Connections end when it is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Where to connect.
+    pub addr: String,
+    late_ns: Arc<AtomicU64>,
+    cut: watch::Sender<bool>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Listens on a port of its own; needs a runtime.
+    pub async fn start(target: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        let addr = listener.local_addr()?.to_string();
+        let late_ns = Arc::new(AtomicU64::new(0));
+        let (cut, cuts) = watch::channel(false);
+        let (target, late) = (target.to_owned(), Arc::clone(&late_ns));
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (target, late, cuts) = (target.clone(), Arc::clone(&late), cuts.clone());
+                tokio::spawn(async move {
+                    let Ok(server) = TcpStream::connect(target).await else { return };
+                    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+                    let (from_client, to_client) = client.into_split();
+                    let (from_server, to_server) = server.into_split();
+                    tokio::select! {
+                        () = carry(from_client, to_server, Arc::default(), cuts.clone()) => {}
+                        () = carry(from_server, to_client, late, cuts.clone()) => {}
+                        () = gone(cuts) => {}
+                    }
+                });
+            }
+        });
+        Ok(Self { addr, late_ns, cut, accepting })
+    }
+
+    /// Answers take this much longer from now on.
+    pub fn delay_answers(&self, by: Duration) {
+        self.late_ns.store(clock::nanos(by), Ordering::Relaxed);
+    }
+
+    /// While cut, connections stay open and nothing passes, in either direction; what was sent arrives when it is mended.
+    pub fn cut(&self, cut: bool) {
+        self.cut.send_replace(cut);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn gone(mut cuts: watch::Receiver<bool>) {
+    while cuts.changed().await.is_ok() {}
+}
+
+async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, late: Arc<AtomicU64>, mut cuts: watch::Receiver<bool>) {
+    let (sender, mut passing) = mpsc::unbounded_channel::<(u64, Vec<u8>)>();
+    let read = async move {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let due = clock::now() + late.load(Ordering::Relaxed);
+            let _ = sender.send((due, buffer[..length].to_vec()));
+        }
+    };
+    let write = async move {
+        while let Some((due, bytes)) = passing.recv().await {
+            let wait = due.saturating_sub(clock::now());
+            if wait > 0 {
+                tokio::time::sleep(Duration::from_nanos(wait)).await;
+            }
+            if cuts.wait_for(|cut| !cut).await.is_err() || to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(read, write);
+}
