@@ -1,0 +1,34 @@
+# Shorthands for people; CI does not need them (.ci/run).
+
+# What CI runs, without Docker: formatting, lints, tests, documentation.
+check:
+    cargo fmt --all -- --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo test --workspace
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+# Formats, and repairs what clippy can.
+fix:
+    cargo fmt --all
+    cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+# Tests; arguments go to cargo test.
+test *ARGS:
+    cargo test --workspace {{ARGS}}
+
+# Three replicas in one process.
+dev *ARGS:
+    cargo run --release --bin tenured -- dev {{ARGS}}
+
+# Three replicas in three processes, until Ctrl-C.
+cluster:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    cargo build --release --bin tenured
+    trap 'kill $(jobs -p); wait' EXIT INT TERM
+    for n in 1 2 3; do target/release/tenured serve --config cluster-configs/node-$n.toml & done
+    wait
+
+# The composed cluster, end to end; needs a Docker engine.
+docker:
+    bash tests/docker/compose-test.sh
