@@ -92,6 +92,8 @@ impl Members {
     /// Brings a change to the raft leader.
     async fn at_raft_leader(&self, change: Change) -> Result<(), Status> {
         let mut leadership = self.consensus.leadership();
+        let mut pauses = FIRST_LOOKS;
+        let until = tokio::time::Instant::now() + PATIENCE;
         loop {
             let at = {
                 let known = tokio::time::timeout(PATIENCE, leadership.wait_for(|now| now.raft_leader.is_some())).await;
@@ -106,11 +108,14 @@ impl Members {
                 _ => self.here(change.clone()).await,
             };
             match result {
-                // Not the raft leader, or not any more: nothing was done.
+                // Not the raft leader: not any more, or not quite yet, since it is known here before it has applied its first entry, and then
+                // nothing changes here when it has. Nothing was done.
                 Err(status) if status.code() == Code::Aborted => {
-                    if !matches!(tokio::time::timeout(PATIENCE, leadership.wait_for(|now| *now != at)).await, Ok(Ok(_))) {
+                    if tokio::time::Instant::now() >= until {
                         return Err(no_raft_leader(status.message()));
                     }
+                    let _ = tokio::time::timeout(pauses, leadership.wait_for(|now| *now != at)).await;
+                    pauses = LOOK.min(pauses * 2);
                 }
                 result => return result,
             }
