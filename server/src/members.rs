@@ -92,8 +92,7 @@ impl Members {
     /// Brings a change to the raft leader.
     async fn at_raft_leader(&self, change: Change) -> Result<(), Status> {
         let mut leadership = self.consensus.leadership();
-        let mut pauses = FIRST_LOOKS;
-        let until = tokio::time::Instant::now() + PATIENCE;
+        let (mut pause, mut paused) = (FIRST_LOOKS, Duration::ZERO);
         loop {
             let at = {
                 let known = tokio::time::timeout(PATIENCE, leadership.wait_for(|now| now.raft_leader.is_some())).await;
@@ -111,11 +110,12 @@ impl Members {
                 // Not the raft leader: not any more, or not quite yet, since it is known here before it has applied its first entry, and then
                 // nothing changes here when it has. Nothing was done.
                 Err(status) if status.code() == Code::Aborted => {
-                    if tokio::time::Instant::now() >= until {
+                    if paused >= PATIENCE {
                         return Err(no_raft_leader(status.message()));
                     }
-                    let _ = tokio::time::timeout(pauses, leadership.wait_for(|now| *now != at)).await;
-                    pauses = LOOK.min(pauses * 2);
+                    let _ = tokio::time::timeout(pause, leadership.wait_for(|now| *now != at)).await;
+                    paused += pause;
+                    pause = LOOK.min(pause * 2);
                 }
                 result => return result,
             }
