@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow};
 use tenure_server::{
     clock::SystemClock,
     config::{Addresses, Config, DEFAULT_SNAPSHOT_LOG_BYTES, LogFormat, RaftTiming, ServiceLimits},
+    disk::SystemDisk,
     net::TcpConnector,
 };
 use tokio::sync::{mpsc, watch};
@@ -42,7 +43,7 @@ pub(crate) fn run(args: &Dev) -> anyhow::Result<()> {
                         // An error means that the main thread is gone: stop as well.
                         let _ = stopping.wait_for(|stop| *stop).await;
                     };
-                    tenure_server::run(config, sockets.listeners()?, Arc::new(TcpConnector), SystemClock::shared(), seed, stop).await
+                    tenure_server::run(config, sockets.listeners()?, Arc::new(TcpConnector), SystemClock::shared(), SystemDisk::shared(), seed, stop).await
                 })
             });
             let _ = ended.send((node_id, result));

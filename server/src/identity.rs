@@ -5,8 +5,9 @@
 //! `<data_dir>/LOCK` keeps a second process out for as long as this one lives.
 
 use std::{
+    any::Any,
     fs::{self, File, TryLockError},
-    io::Write as _,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,6 +15,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
+
+use crate::disk::{Disk, SharedDisk, offloaded};
 
 const FORMAT: u32 = 1;
 const FILE: &str = "identity.json";
@@ -26,11 +29,12 @@ pub(crate) struct Identity {
 
 #[derive(Debug)]
 struct Inner {
+    disk: SharedDisk,
     data_dir: PathBuf,
     node_id: u64,
     replica_id: String,
     cluster_id: RwLock<Option<Arc<str>>>,
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -45,27 +49,24 @@ struct OnDisk {
 
 impl Identity {
     /// Reads the identity, or makes a new one in an empty directory. `fresh_replica_id` is used only then.
-    pub(crate) fn open(data_dir: &Path, node_id: u64, fresh_replica_id: uuid::Uuid) -> anyhow::Result<Self> {
-        fs::create_dir_all(data_dir).with_context(|| format!("cannot create the data directory {}", data_dir.display()))?;
-        if let Ok(parent) = data_dir.canonicalize().map(|dir| dir.parent().map(Path::to_owned))
-            && let Some(parent) = parent
-        {
-            // So that a new directory outlives a power loss. One that may not be opened was not made by us.
-            drop(File::open(parent).and_then(|parent| parent.sync_all()));
-        }
-        let lock = lock(data_dir)?;
+    pub(crate) fn open(disk: SharedDisk, data_dir: &Path, node_id: u64, fresh_replica_id: uuid::Uuid) -> anyhow::Result<Self> {
+        disk.create_dir_all(data_dir).with_context(|| format!("cannot create the data directory {}", data_dir.display()))?;
+        // So that a new directory outlives a power loss. One that may not be opened was not made by us.
+        drop(disk.sync_dir(&data_dir.join("..")));
+        let lock = lock(&*disk, data_dir)?;
         let path = data_dir.join(FILE);
-        let known = match fs::read(&path) {
+        let known = match content(&*disk, &path) {
             Ok(bytes) => read(&path, &bytes, node_id)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                refuse_leftovers(data_dir)?;
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                refuse_leftovers(&*disk, data_dir)?;
                 let fresh = OnDisk { format: FORMAT, node_id, replica_id: fresh_replica_id.to_string(), cluster_id: None };
-                write(data_dir, &fresh)?;
+                write(&*disk, data_dir, &fresh)?;
                 fresh
             }
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         let inner = Inner {
+            disk,
             data_dir: data_dir.into(),
             node_id,
             replica_id: known.replica_id,
@@ -88,8 +89,14 @@ impl Identity {
         self.inner.cluster_id.read().clone()
     }
 
-    /// Joins a cluster, durably; an error if it belongs to another. Blocking, once in a replica's life.
-    pub(crate) fn join(&self, cluster_id: &str) -> anyhow::Result<()> {
+    /// Joins a cluster, durably; an error if it belongs to another.
+    pub(crate) async fn join(&self, cluster_id: &str) -> anyhow::Result<()> {
+        let (identity, cluster_id) = (self.clone(), cluster_id.to_owned());
+        offloaded(&*self.inner.disk, move || identity.join_blocking(&cluster_id)).await.context("joining the cluster")?
+    }
+
+    /// Once in a replica's life.
+    fn join_blocking(&self, cluster_id: &str) -> anyhow::Result<()> {
         let mut mine = self.inner.cluster_id.write();
         match mine.as_deref() {
             Some(known) if known == cluster_id => return Ok(()),
@@ -97,7 +104,7 @@ impl Identity {
             None => {}
         }
         let on_disk = OnDisk { format: FORMAT, node_id: self.inner.node_id, replica_id: self.inner.replica_id.clone(), cluster_id: Some(cluster_id.into()) };
-        write(&self.inner.data_dir, &on_disk)?;
+        write(&*self.inner.disk, &self.inner.data_dir, &on_disk)?;
         tracing::info!(cluster = cluster_id, node = self.inner.node_id, replica = self.inner.replica_id, "joined a cluster");
         *mine = Some(cluster_id.into());
         Ok(())
@@ -128,15 +135,20 @@ pub(crate) fn assert_unused(data_dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn lock(data_dir: &Path) -> anyhow::Result<File> {
+fn content(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    disk.open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn lock(disk: &dyn Disk, data_dir: &Path) -> anyhow::Result<Box<dyn Any + Send>> {
     let path = data_dir.join("LOCK");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
+    match disk.lock(&path) {
+        Ok(lock) => Ok(lock),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             bail!("the data directory {} is in use by another tenured: stop that one, or give this replica a directory of its own", data_dir.display())
         }
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
     }
 }
 
@@ -166,10 +178,10 @@ fn read(path: &Path, bytes: &[u8], node_id: u64) -> anyhow::Result<OnDisk> {
 }
 
 /// A directory with a log or snapshots but no identity has lost it: a new one would make the replica forget its votes.
-fn refuse_leftovers(data_dir: &Path) -> anyhow::Result<()> {
+fn refuse_leftovers(disk: &dyn Disk, data_dir: &Path) -> anyhow::Result<()> {
     for name in ["raft-log", "snapshots"] {
         let dir = data_dir.join(name);
-        if fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        if disk.list(&dir).is_ok_and(|found| !found.is_empty()) {
             bail!(
                 "{} has content but {} is missing: this is not an empty data directory, and nobody can tell whose it is. Restore the file from a copy, or \
                  remove this member from the cluster, move the data directory away, and add the replica anew with an empty one",
@@ -181,15 +193,15 @@ fn refuse_leftovers(data_dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write(data_dir: &Path, identity: &OnDisk) -> anyhow::Result<()> {
+fn write(disk: &dyn Disk, data_dir: &Path, identity: &OnDisk) -> anyhow::Result<()> {
     let path = data_dir.join(FILE);
     let write = || -> anyhow::Result<()> {
         let tmp = data_dir.join("identity.json.tmp");
-        let mut file = File::create(&tmp)?;
+        let mut file = disk.create(&tmp)?;
         file.write_all(&serde_json::to_vec_pretty(identity)?)?;
         file.sync_all()?;
-        fs::rename(&tmp, &path)?;
-        File::open(data_dir)?.sync_all()?;
+        disk.rename(&tmp, &path)?;
+        disk.sync_dir(data_dir)?;
         Ok(())
     };
     write().with_context(|| format!("cannot write {}", path.display()))

@@ -7,6 +7,7 @@ pub mod check;
 pub mod clock;
 pub mod config;
 mod consensus;
+pub mod disk;
 mod history;
 mod http;
 mod identity;

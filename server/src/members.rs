@@ -463,8 +463,7 @@ impl Founder<'_> {
         nodes.insert(self.config.node_id, Node { peer_addr: peer, client_addr: client, http_addr: http, replica_id });
         // Interrupted between joining and initializing: the id that nobody else has heard of yet is still good.
         if self.identity.cluster_id().is_none() {
-            let identity = self.identity.clone();
-            tokio::task::spawn_blocking(move || identity.join(&fresh_cluster_id.to_string())).await??;
+            self.identity.join(&fresh_cluster_id.to_string()).await?;
         }
         tracing::info!(node = self.config.node_id, members = ?nodes.keys(), cluster = self.identity.cluster_id().as_deref(), "founding the cluster");
         Ok(self.consensus.initialize(nodes).await?)

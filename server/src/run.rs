@@ -14,6 +14,7 @@ use crate::{
     clock::Clock,
     config::Config,
     consensus::{self, Consensus},
+    disk::{SharedDisk, offloaded},
     history::History,
     http,
     identity::Identity,
@@ -48,6 +49,7 @@ pub async fn run(
     listeners: Listeners,
     connector: SharedConnector,
     clock: Arc<dyn Clock>,
+    disk: SharedDisk,
     seed: u64,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
@@ -56,10 +58,10 @@ pub async fn run(
     tracing::info!(node = config.node_id, version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir.display(), "starting");
 
     // From the disk: who this is, what it knew, what it had promised.
-    let disk = Disk::open(&config, fresh_replica_id).await?;
+    let directory = Directory::open(&config, &disk, fresh_replica_id).await?;
     let watches = WatchHub::new();
     let waiting = Waiting::new(SessionId(rng.random()));
-    let Disk { identity, history, table, progress, recovered, log } = disk;
+    let Directory { identity, history, table, progress, recovered, log } = directory;
     let mut told: Vec<Box<dyn OnApplied>> = vec![Box::new(watches.clone()), Box::new(waiting.clone())];
     told.extend(history.clone().map(|history| Box::new(history) as Box<dyn OnApplied>));
     for listener in &told {
@@ -129,6 +131,7 @@ pub async fn run(
         history: history.clone(),
         readiness: readiness.clone(),
         clock,
+        disk: Arc::clone(&disk),
         seed: rng.random(),
         stopping: stopping.clone(),
     };
@@ -167,14 +170,14 @@ pub async fn run(
     }
     consensus.shutdown().await;
     if let Some(history) = history {
-        tokio::task::spawn_blocking(move || history.close()).await.context("closing the history")?;
+        offloaded(&*disk, move || history.close()).await.context("closing the history")?;
     }
     tracing::info!(node = config.node_id, "stopped");
     outcome
 }
 
 /// What a data directory holds, read and verified.
-struct Disk {
+struct Directory {
     identity: Identity,
     history: Option<History>,
     table: tenure_lease::LeaseTable,
@@ -183,14 +186,15 @@ struct Disk {
     log: consensus::DiskLog,
 }
 
-impl Disk {
-    async fn open(config: &Config, fresh_replica_id: uuid::Uuid) -> anyhow::Result<Self> {
+impl Directory {
+    async fn open(config: &Config, disk: &SharedDisk, fresh_replica_id: uuid::Uuid) -> anyhow::Result<Self> {
         let (data_dir, node_id, keep_history, snapshot_log_bytes): (PathBuf, _, _, _) =
             (config.data_dir.clone(), config.node_id, config.history, config.snapshot_log_bytes);
-        let opening = tokio::task::spawn_blocking(move || {
-            let identity = Identity::open(&data_dir, node_id, fresh_replica_id)?;
-            let (table, progress, recovered) = consensus::recover(&data_dir)?;
-            let log = consensus::open_log(&data_dir, &identity, &recovered, snapshot_log_bytes)?;
+        let its = Arc::clone(disk);
+        let opening = offloaded(&**disk, move || {
+            let identity = Identity::open(Arc::clone(&its), &data_dir, node_id, fresh_replica_id)?;
+            let (table, progress, recovered) = consensus::recover(&its, &data_dir)?;
+            let log = consensus::open_log(&its, &data_dir, &identity, &recovered, snapshot_log_bytes)?;
             let history = keep_history.then(|| History::open(&data_dir)).transpose()?;
             anyhow::Ok(Self { identity, history, table, progress, recovered, log })
         });

@@ -7,6 +7,7 @@ use rand::TryRngCore as _;
 use tenure_server::{
     clock::SystemClock,
     config::{Addresses, Settings},
+    disk::SystemDisk,
     net::{Listeners, TcpConnector, accept},
 };
 use tokio::net::TcpListener;
@@ -24,7 +25,7 @@ pub(crate) fn run(args: &Serve) -> anyhow::Result<()> {
     runtime()?.block_on(async {
         let listeners = sockets.listeners()?;
         let stop = stop_signal()?;
-        tenure_server::run(config, listeners, Arc::new(TcpConnector), SystemClock::shared(), seed, stop).await
+        tenure_server::run(config, listeners, Arc::new(TcpConnector), SystemClock::shared(), SystemDisk::shared(), seed, stop).await
     })
 }
 

@@ -12,7 +12,8 @@ use std::{
 
 use raft_log::{RaftLogAction, RaftLogRecord, WALRecord, chunked_wal, codeq::Decode as _};
 
-use super::log_store::{DiskTypes, Expected};
+use super::system_log::DiskTypes;
+use crate::disk::Expected;
 
 type DiskRecord = RaftLogRecord<DiskTypes>;
 

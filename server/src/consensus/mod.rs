@@ -5,13 +5,15 @@
 
 mod leadership;
 pub(crate) mod log_check;
-pub(crate) mod log_store;
+mod log_store;
 mod membership;
 mod network;
 mod receive;
+mod record;
 mod snapshot;
 mod start;
 mod state_machine;
+mod system_log;
 #[cfg(test)]
 mod tests;
 pub(crate) mod types;
@@ -33,8 +35,10 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use log_store::{LogControl, LogStore as DiskLog};
+pub use record::{LogPosition, Record};
 pub(crate) use start::{Recovered, inspect_log, inspect_snapshots, open_log, recover};
 pub(crate) use state_machine::Replicated;
+pub(crate) use system_log::open as open_system_log;
 pub(crate) use types::TypeConfig;
 
 use self::{

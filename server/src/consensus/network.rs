@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     fmt,
     future::Future,
+    io::Read,
     pin::Pin,
     sync::{
         Arc,
@@ -27,7 +28,7 @@ use openraft::{
 };
 use parking_lot::Mutex;
 use tenure_proto::peer::v1 as pb;
-use tokio::{io::AsyncReadExt as _, sync::watch};
+use tokio::sync::watch;
 
 use super::{
     Leadership, Node,
@@ -35,7 +36,10 @@ use super::{
     types::{Snapshot, TypeConfig, Vote},
     wire,
 };
-use crate::peer::{PeerClient, Peers};
+use crate::{
+    disk::offloaded,
+    peer::{PeerClient, Peers},
+};
 
 type RpcError = RPCError<TypeConfig>;
 type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>;
@@ -344,20 +348,18 @@ impl NetSnapshot<TypeConfig> for Link {
 /// The head, then the file. A read error cuts it short, which the receiver finds out by the size.
 fn chunks(head: pb::SnapshotHead, file: SnapshotFile, failed: Arc<Mutex<Option<std::io::Error>>>) -> impl Stream<Item = pb::SnapshotChunk> + Send + 'static {
     let first = pb::SnapshotChunk { head: Some(head), data: Bytes::new() };
-    let rest = futures::stream::unfold(None, move |open: Option<tokio::fs::File>| {
-        let (path, failed) = (file.path.clone(), Arc::clone(&failed));
+    let rest = futures::stream::unfold(None, move |open: Option<Box<dyn Read + Send>>| {
+        let (file, failed) = (file.clone(), Arc::clone(&failed));
         async move {
-            let read = async {
-                let mut open = match open {
-                    Some(open) => open,
-                    None => tokio::fs::File::open(&path).await?,
-                };
-                open.set_max_buf_size(SNAPSHOT_CHUNK);
-                let mut data = bytes::BytesMut::with_capacity(SNAPSHOT_CHUNK);
-                while data.len() < SNAPSHOT_CHUNK && open.read_buf(&mut data).await? > 0 {}
-                Ok::<_, std::io::Error>((data.freeze(), open))
-            };
-            match read.await {
+            let disk = Arc::clone(file.disk());
+            let read = offloaded(&*disk, move || {
+                let open = open.map_or_else(|| file.bytes(), Ok)?;
+                let mut chunk = open.take(SNAPSHOT_CHUNK as u64);
+                let mut data = Vec::with_capacity(SNAPSHOT_CHUNK);
+                chunk.read_to_end(&mut data)?;
+                Ok::<_, std::io::Error>((Bytes::from(data), chunk.into_inner()))
+            });
+            match read.await.map_err(std::io::Error::from).flatten() {
                 Ok((data, _)) if data.is_empty() => None,
                 Ok((data, open)) => Some((pb::SnapshotChunk { head: None, data }, Some(open))),
                 Err(error) => {

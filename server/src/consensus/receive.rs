@@ -1,13 +1,12 @@
 //! What the other replicas ask of this one's Raft. Their messages are decoded and checked here; a bad one is a `Status`, never a panic.
 
-use std::{path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 use openraft::errors::Fatal;
 use parking_lot::Mutex;
 use tenure_proto::peer::v1 as pb;
-use tokio::io::AsyncWriteExt as _;
 use tonic::Status;
 
 use super::{
@@ -16,6 +15,7 @@ use super::{
     types::{Snapshot, SnapshotMeta, TypeConfig, Vote},
     wire::{self, WireError},
 };
+use crate::disk::{SharedDisk, offloaded};
 
 fn stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(format!("this replica's Raft has stopped: {error}"))
@@ -84,14 +84,16 @@ impl Consensus {
         // A raft leader sends one; a second comes from the next raft leader, after the first has gone.
         let _one_at_a_time = self.inner.receiving.lock().await;
         let tmp = self.inner.snapshots.received(&meta);
-        if let Err(status) = store(&tmp, first.data, chunks, head.size).await {
+        let disk = Arc::clone(self.inner.snapshots.disk());
+        if let Err(status) = store(&disk, &tmp, first.data, chunks, head.size).await {
             // Of no use, and in the way of what needs the space. The next start sweeps what stays.
-            drop(tokio::fs::remove_file(&tmp).await);
+            let of_no_use = Arc::clone(&disk);
+            drop(offloaded(&*disk, move || of_no_use.remove(&tmp)).await);
             return Err(status);
         }
 
         let snapshots = self.inner.snapshots.clone();
-        let adopted = tokio::task::spawn_blocking(move || snapshots.adopt(&tmp)).await.map_err(|error| Status::internal(error.to_string()))?;
+        let adopted = offloaded(&*disk, move || snapshots.adopt(&tmp)).await.map_err(|error| Status::internal(error.to_string()))?;
         let file = adopted.map_err(|error: SnapshotError| Status::data_loss(error.to_string()))?;
         if file.meta != meta {
             return Err(Status::invalid_argument("the snapshot is another than announced"));
@@ -120,19 +122,20 @@ impl Consensus {
 }
 
 /// Writes what comes to a file, and fsyncs it.
-async fn store<S>(path: &Path, mut data: Bytes, mut chunks: S, size: u64) -> Result<(), Status>
+async fn store<S>(disk: &SharedDisk, path: &Path, mut data: Bytes, mut chunks: S, size: u64) -> Result<(), Status>
 where
     S: Stream<Item = Result<pb::SnapshotChunk, Status>> + Send + Unpin,
 {
-    let disk = |error: std::io::Error| Status::internal(format!("cannot store the snapshot: {error}"));
-    let mut file = tokio::fs::File::create(path).await.map_err(disk)?;
+    let failed = |error: io::Error| Status::internal(format!("cannot store the snapshot: {error}"));
+    let (creating, path) = (Arc::clone(disk), path.to_owned());
+    let mut file = blocking(disk, move || creating.create(&path)).await.map_err(failed)?;
     let mut received = 0;
     loop {
         received += data.len() as u64;
         if received > size {
             return Err(Status::invalid_argument("a snapshot longer than announced"));
         }
-        file.write_all(&data).await.map_err(disk)?;
+        file = blocking(disk, move || file.write_all(&data).map(|()| file)).await.map_err(failed)?;
         match chunks.next().await {
             Some(chunk) => data = chunk?.data,
             None => break,
@@ -141,6 +144,9 @@ where
     if received != size {
         return Err(Status::invalid_argument(format!("a snapshot of {received} bytes, {size} were announced")));
     }
-    // Waits for the writes that tokio still has in hand, too.
-    file.sync_all().await.map_err(disk)
+    blocking(disk, move || file.sync_all()).await.map_err(failed)
+}
+
+async fn blocking<T: Send + 'static>(disk: &SharedDisk, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    offloaded(&**disk, work).await?
 }

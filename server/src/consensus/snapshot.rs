@@ -9,15 +9,16 @@
 //! over the wire, so a receiver checks what the sender wrote.
 
 use std::{
-    fs::{self, File},
     io::{self, BufReader, BufWriter, Read, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use prost::Message as _;
 use tenure_proto::peer::v1 as pb;
 
 use super::{types::SnapshotMeta, wire};
+use crate::disk::{NewFile, SharedDisk};
 
 const MAGIC: [u8; 8] = *b"TNRSNAP\n";
 const FORMAT: u32 = 1;
@@ -33,6 +34,7 @@ pub(crate) struct SnapshotFile {
     pub(crate) path: PathBuf,
     pub(crate) meta: SnapshotMeta,
     pub(crate) size: u64,
+    disk: SharedDisk,
 }
 
 /// Why a snapshot cannot be used.
@@ -52,28 +54,37 @@ pub(crate) enum SnapshotError {
 /// The directory of snapshots.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshots {
+    disk: SharedDisk,
     dir: PathBuf,
 }
 
 impl Snapshots {
     /// Makes the directory and sweeps away what a crash left half written.
-    pub(crate) fn open(data_dir: &Path) -> io::Result<Self> {
+    pub(crate) fn open(disk: SharedDisk, data_dir: &Path) -> io::Result<Self> {
         let dir = data_dir.join("snapshots");
-        fs::create_dir_all(&dir)?;
+        disk.create_dir_all(&dir)?;
         // So that the directory itself outlives a power loss.
-        File::open(data_dir)?.sync_all()?;
-        for entry in fs::read_dir(&dir)? {
-            let path = entry?.path();
+        disk.sync_dir(data_dir)?;
+        for path in disk.list(&dir)? {
             if path.extension().is_some_and(|extension| extension == "tmp") {
-                fs::remove_file(path)?;
+                disk.remove(&path)?;
             }
         }
-        Ok(Self { dir })
+        Ok(Self { disk, dir })
     }
 
     /// To look at only: makes and sweeps nothing.
-    pub(crate) fn existing(data_dir: &Path) -> Self {
-        Self { dir: data_dir.join("snapshots") }
+    pub(crate) fn existing(disk: SharedDisk, data_dir: &Path) -> Self {
+        Self { disk, dir: data_dir.join("snapshots") }
+    }
+
+    pub(crate) fn disk(&self) -> &SharedDisk {
+        &self.disk
+    }
+
+    /// Stands for there being none.
+    pub(crate) fn none(&self) -> SnapshotFile {
+        SnapshotFile { path: PathBuf::new(), meta: SnapshotMeta::default(), size: 0, disk: Arc::clone(&self.disk) }
     }
 
     /// Every snapshot there is, oldest first.
@@ -84,16 +95,16 @@ impl Snapshots {
     /// The newest snapshot, verified from end to end.
     pub(crate) fn newest(&self) -> Result<Option<SnapshotFile>, SnapshotError> {
         let all = self.list().map_err(|error| SnapshotError::Io { path: self.dir.clone(), error })?;
-        all.last().map(|(_, _, path)| verify(path)).transpose()
+        all.last().map(|(_, _, path)| verify(&self.disk, path)).transpose()
     }
 
     /// Writes a snapshot whose body `write` supplies.
     pub(crate) fn write(&self, meta: &SnapshotMeta, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<SnapshotFile> {
         let tmp = self.dir.join(format!("{}.built.tmp", name(meta)));
-        let written = write_file(&tmp, meta, write).and_then(|()| self.adopt(&tmp).map_err(io::Error::other));
+        let written = self.disk.create(&tmp).and_then(|file| write_file(file, meta, write)).and_then(|()| self.adopt(&tmp).map_err(io::Error::other));
         if written.is_err() {
             // Half a snapshot is of no use, and a full disk wants its space back. The next start sweeps what stays.
-            let _swept = fs::remove_file(&tmp);
+            let _swept = self.disk.remove(&tmp);
         }
         written
     }
@@ -105,11 +116,11 @@ impl Snapshots {
 
     /// Verifies a finished temporary file (already fsynced) and makes it a snapshot.
     pub(crate) fn adopt(&self, tmp: &Path) -> Result<SnapshotFile, SnapshotError> {
-        let mut file = verify(tmp)?;
+        let mut file = verify(&self.disk, tmp)?;
         let path = self.dir.join(format!("{}.snap", name(&file.meta)));
         let io_error = |error| SnapshotError::Io { path: path.clone(), error };
-        fs::rename(tmp, &path).map_err(io_error)?;
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(io_error)?;
+        self.disk.rename(tmp, &path).map_err(io_error)?;
+        self.disk.sync_dir(&self.dir).map_err(io_error)?;
         file.path.clone_from(&path);
         self.sweep();
         Ok(file)
@@ -118,7 +129,7 @@ impl Snapshots {
     fn sweep(&self) {
         let Ok(all) = self.list() else { return };
         for (_, _, path) in all.iter().rev().skip(KEPT) {
-            if let Err(error) = fs::remove_file(path) {
+            if let Err(error) = self.disk.remove(path) {
                 tracing::warn!(path = %path.display(), %error, "an old snapshot stays");
             }
         }
@@ -127,8 +138,7 @@ impl Snapshots {
     /// (index, term, path), oldest first.
     fn list(&self) -> io::Result<Vec<(u64, u64, PathBuf)>> {
         let mut all = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
+        for path in self.disk.list(&self.dir)? {
             let stem = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".snap"));
             if let Some((index, term)) = stem.and_then(|stem| stem.split_once('-'))
                 && let (Ok(index), Ok(term)) = (index.parse(), term.parse())
@@ -146,8 +156,8 @@ fn name(meta: &SnapshotMeta) -> String {
     format!("{index}-{term}")
 }
 
-fn write_file(path: &Path, meta: &SnapshotMeta, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(BLOCK, File::create(path)?);
+fn write_file(file: Box<dyn NewFile>, meta: &SnapshotMeta, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(BLOCK, file);
     let head = wire::snapshot_meta_to(meta).encode_to_vec();
     out.write_all(&MAGIC)?;
     out.write_all(&FORMAT.to_le_bytes())?;
@@ -281,11 +291,11 @@ impl<R: Read> Read for Body<R> {
     }
 }
 
-type FileBody = Body<BufReader<File>>;
+type FileBody = Body<BufReader<Box<dyn Read + Send>>>;
 
-fn open(path: &Path) -> Result<(SnapshotMeta, FileBody), SnapshotError> {
+fn open(disk: &SharedDisk, path: &Path) -> Result<(SnapshotMeta, FileBody), SnapshotError> {
     let fail = |error: io::Error| failure(path, error);
-    let mut input = BufReader::with_capacity(BLOCK, File::open(path).map_err(fail)?);
+    let mut input = BufReader::with_capacity(BLOCK, disk.open(path).map_err(fail)?);
     if array(&mut input).map_err(fail)? != MAGIC {
         return Err(fail(damaged("it does not begin like a snapshot")));
     }
@@ -315,22 +325,26 @@ fn failure(path: &Path, error: io::Error) -> SnapshotError {
 }
 
 /// Reads a file from end to end. Blocking.
-pub(crate) fn verify(path: &Path) -> Result<SnapshotFile, SnapshotError> {
-    let (meta, mut body) = open(path)?;
+pub(crate) fn verify(disk: &SharedDisk, path: &Path) -> Result<SnapshotFile, SnapshotError> {
+    let (meta, mut body) = open(disk, path)?;
     io::copy(&mut body, &mut io::sink()).map_err(|error| failure(path, error))?;
-    let size = fs::metadata(path).map_err(|error| failure(path, error))?.len();
-    Ok(SnapshotFile { path: path.into(), meta, size })
+    let size = disk.size(path).map_err(|error| failure(path, error))?;
+    Ok(SnapshotFile { path: path.into(), meta, size, disk: Arc::clone(disk) })
 }
 
 impl SnapshotFile {
-    /// Stands for there being none.
-    pub(crate) fn none() -> Self {
-        Self { path: PathBuf::new(), meta: SnapshotMeta::default(), size: 0 }
-    }
-
     /// Its content. Blocking. Checked again as it is read.
     pub(crate) fn body(&self) -> Result<FileBody, SnapshotError> {
-        Ok(open(&self.path)?.1)
+        Ok(open(&self.disk, &self.path)?.1)
+    }
+
+    /// The file as it is, to be passed on. Blocking.
+    pub(crate) fn bytes(&self) -> io::Result<Box<dyn Read + Send>> {
+        self.disk.open(&self.path)
+    }
+
+    pub(crate) fn disk(&self) -> &SharedDisk {
+        &self.disk
     }
 
     /// A failure to read it, told apart.

@@ -12,7 +12,7 @@ use super::{
     Consensus, Inner, Leadership, Replicated,
     leadership::{Contact, Observer},
     log_check::{self, Found},
-    log_store::{self, Expected, LogControl, LogMeter, LogStore},
+    log_store::{LogControl, LogMeter, LogStore},
     network::Network,
     snapshot::{self, SnapshotFile, Snapshots},
     state_machine::StateMachine,
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     config::{Config, RaftTiming},
+    disk::{Expected, SharedDisk, SystemDisk},
     identity::Identity,
     peer::Peers,
     replica::Progress,
@@ -39,8 +40,8 @@ pub(crate) struct Recovered {
 }
 
 /// Reads the newest snapshot, if there is any, and refuses a damaged one. Blocking.
-pub(crate) fn recover(data_dir: &Path) -> anyhow::Result<(LeaseTable, Progress, Recovered)> {
-    let recovered = Recovered::open(data_dir)?;
+pub(crate) fn recover(disk: &SharedDisk, data_dir: &Path) -> anyhow::Result<(LeaseTable, Progress, Recovered)> {
+    let recovered = Recovered::open(disk, data_dir)?;
     let Some(file) = &recovered.newest else {
         return Ok((LeaseTable::new(), Progress::default(), recovered));
     };
@@ -53,8 +54,8 @@ pub(crate) fn recover(data_dir: &Path) -> anyhow::Result<(LeaseTable, Progress, 
 
 impl Recovered {
     /// Finds and verifies the newest snapshot.
-    pub(crate) fn open(data_dir: &Path) -> anyhow::Result<Self> {
-        let snapshots = Snapshots::open(data_dir).with_context(|| format!("cannot use the snapshots in {}", data_dir.display()))?;
+    pub(crate) fn open(disk: &SharedDisk, data_dir: &Path) -> anyhow::Result<Self> {
+        let snapshots = Snapshots::open(Arc::clone(disk), data_dir).with_context(|| format!("cannot use the snapshots in {}", data_dir.display()))?;
         let newest = snapshots.newest()?;
         Ok(Self { snapshots, newest })
     }
@@ -75,19 +76,19 @@ impl Recovered {
 }
 
 /// Opens the log on disk after checking every record of it. Blocking.
-pub(crate) fn open_log(data_dir: &Path, identity: &Identity, recovered: &Recovered, snapshot_log_bytes: u64) -> anyhow::Result<LogStore> {
+pub(crate) fn open_log(disk: &SharedDisk, data_dir: &Path, identity: &Identity, recovered: &Recovered, snapshot_log_bytes: u64) -> anyhow::Result<LogStore> {
     let expected = Expected { member: identity.cluster_id().is_some(), snapshot_index: recovered.index() };
-    log_store::open(&data_dir.join(LOG_DIR), expected, snapshot_log_bytes)
+    Ok(LogStore::new(Arc::clone(disk), disk.open_log(&data_dir.join(LOG_DIR), expected)?, snapshot_log_bytes))
 }
 
 /// Every snapshot, oldest first: its index, or what is wrong with it. Reads all of each, tables included, and changes nothing. Blocking.
 pub(crate) fn inspect_snapshots(data_dir: &Path) -> anyhow::Result<Vec<anyhow::Result<u64>>> {
     let look = |path: &Path| -> anyhow::Result<u64> {
-        let file = snapshot::verify(path)?;
+        let file = snapshot::verify(&SystemDisk::shared(), path)?;
         LeaseTable::restore(&mut file.body()?).map_err(|error| file.damaged(error))?;
         Ok(file.meta.last_log_id.map_or(0, |id| id.index()))
     };
-    Ok(Snapshots::existing(data_dir).paths()?.iter().map(|path| look(path)).collect())
+    Ok(Snapshots::existing(SystemDisk::shared(), data_dir).paths()?.iter().map(|path| look(path)).collect())
 }
 
 /// Every record of the log; changes nothing. `member`: it may not be missing. Blocking.

@@ -22,7 +22,7 @@ use super::{
     snapshot::{SnapshotFile, Snapshots},
     types::{LogId, Outcomes, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, core_leader},
 };
-use crate::replica::Applications;
+use crate::{disk::offloaded, replica::Applications};
 
 /// Writes out a frozen state; runs on a blocking thread.
 pub(crate) type Freezer = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send + Sync>;
@@ -144,11 +144,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
         let last = meta.last_log_id;
         let (state, file) = (Arc::clone(&self.state), snapshot.clone());
-        blocking(move || {
+        offloaded(&**self.snapshots.disk(), move || {
             let mut body = file.body().map_err(io::Error::other)?;
             state.replace(last.map_or(0, |id| id.index()), last.as_ref().map(core_leader).unwrap_or_default(), &mut body)
         })
-        .await?;
+        .await??;
         if let Some(last) = last {
             self.applied(last);
         }
@@ -178,12 +178,12 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let write = self.write.take().ok_or_else(|| io::Error::other("this snapshot was built already"))?;
         let (meta, snapshots) = (self.meta.clone(), self.snapshots.clone());
-        let file = match blocking(move || snapshots.write(&meta, write)).await {
+        let file = match offloaded(&**self.snapshots.disk(), move || snapshots.write(&meta, write)).await.map_err(io::Error::from).flatten() {
             Ok(file) => file,
             Err(error) => {
                 // The log goes on, only longer. openraft would take an error for a reason to stop; an older snapshot it passes over.
                 tracing::error!(%error, "cannot write a snapshot; the log is kept, the next attempt comes with more of it");
-                let newest = self.newest.lock().clone().unwrap_or_else(SnapshotFile::none);
+                let newest = self.newest.lock().clone().unwrap_or_else(|| self.snapshots.none());
                 return Ok(Snapshot { meta: newest.meta.clone(), snapshot: newest });
             }
         };
@@ -195,8 +195,4 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         }
         Ok(Snapshot { meta: file.meta.clone(), snapshot: file })
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

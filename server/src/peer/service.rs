@@ -76,9 +76,7 @@ impl PeerService {
         let verdict = check::check(metadata, &self.identity, &self.consensus.leadership().borrow());
         match &verdict {
             check::Verdict::Join(cluster) => {
-                let (identity, cluster) = (self.identity.clone(), cluster.clone());
-                let joined = tokio::task::spawn_blocking(move || identity.join(&cluster)).await;
-                joined.map_err(|_| Status::internal("joining the cluster panicked"))?.map_err(|error| Status::failed_precondition(format!("{error:#}")))?;
+                self.identity.join(cluster).await.map_err(|error| Status::failed_precondition(format!("{error:#}")))?;
             }
             check::Verdict::NotThatReplica(why) if !self.told.swap(true, Ordering::Relaxed) => tracing::error!(why, "not serving as this member"),
             _ => {}

@@ -6,7 +6,10 @@ use tenure_proto::v1::{self, cluster_service_server::ClusterService};
 use tonic::{Request, Response, Status};
 
 use super::{Service, status, validate};
-use crate::consensus::{Leadership, RaftProgress};
+use crate::{
+    consensus::{Leadership, RaftProgress},
+    disk::offloaded,
+};
 
 /// Heard from within this time counts as reachable.
 const REACHABLE_MS: u64 = 1_000;
@@ -52,7 +55,7 @@ impl ClusterService for Cluster {
             let table = applications.table.read();
             (applications.progress(), table.totals(), table.freeze())
         };
-        let state_hash = tokio::task::spawn_blocking(move || frozen.state_hash()).await.map_err(|_| status::shutting_down())?;
+        let state_hash = offloaded(&*self.0.parts.disk, move || frozen.state_hash()).await.map_err(|_| status::shutting_down())?;
         Ok(Response::new(v1::StatusResponse {
             header: self.0.headers.at(progress.revision),
             members,

@@ -34,8 +34,8 @@ use tonic::{Status, metadata::MetadataMap};
 pub(crate) use transport::serve_clients;
 
 use crate::{
-    clock::Clock, config::Config, consensus::Consensus, history::History, identity::Identity, members::Members, read::Reads, readiness::Readiness,
-    replica::Applications, waiting::Waiting, watch::WatchHub, write::Router,
+    clock::Clock, config::Config, consensus::Consensus, disk::SharedDisk, history::History, identity::Identity, members::Members, read::Reads,
+    readiness::Readiness, replica::Applications, waiting::Waiting, watch::WatchHub, write::Router,
 };
 
 /// Everything the handlers need, once per replica.
@@ -52,6 +52,7 @@ pub(crate) struct Parts {
     pub(crate) history: Option<History>,
     pub(crate) readiness: Readiness,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) disk: SharedDisk,
     /// For minted request ids and page tokens.
     pub(crate) seed: u64,
     /// Cancelled when the replica goes down: streams end with a retryable status.

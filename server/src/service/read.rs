@@ -14,7 +14,7 @@ use super::{
     patience, status,
     validate::{self, Query},
 };
-use crate::write::codec::lease_to_wire;
+use crate::{disk::offloaded, write::codec::lease_to_wire};
 
 /// Scopes with more leases are listed from a frozen table on another thread, so that apply does not wait.
 const MODERATE: u64 = 5_000;
@@ -89,7 +89,7 @@ async fn listed(service: &Service, query: Query) -> Result<Arc<Listed>, Status> 
         }
         (table.freeze(), now)
     };
-    let listing = tokio::task::spawn_blocking(move || {
+    let listing = offloaded(&*service.parts.disk, move || {
         let leases = frozen.list(&query.scope, &query.selector);
         Arc::new(Listed { leases, revision: frozen.revision(), now, query })
     });

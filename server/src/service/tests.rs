@@ -15,6 +15,7 @@ use tonic_types::StatusExt;
 use crate::{
     clock::SystemClock,
     config::{Addresses, Config, RaftTiming, ServiceLimits},
+    disk::SystemDisk,
     net::{self, Listeners, TcpConnector},
 };
 
@@ -50,7 +51,9 @@ impl Replica {
         let listeners = Listeners { client: net::accept(client_port), peer: net::accept(peer_port), http: net::accept(http_port) };
         let (stop, stopped) = oneshot::channel::<()>();
         let running =
-            tokio::spawn(crate::run(config, listeners, std::sync::Arc::new(TcpConnector), SystemClock::shared(), 42, async move { drop(stopped.await) }));
+            tokio::spawn(crate::run(config, listeners, std::sync::Arc::new(TcpConnector), SystemClock::shared(), SystemDisk::shared(), 42, async move {
+                drop(stopped.await)
+            }));
         let channel = Channel::from_shared(format!("http://{client}")).expect("an address").connect().await.expect("it listens");
         let leases = LeaseServiceClient::new(channel.clone());
         let mut health = HealthClient::new(channel).watch(HealthCheckRequest { service: "tenure.v1.LeaseService".into() }).await.expect("health").into_inner();

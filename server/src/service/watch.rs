@@ -10,6 +10,7 @@ use tonic::{Request, Status};
 
 use super::{Service, header::event_to_wire, patience, status, validate};
 use crate::{
+    disk::offloaded,
     watch::{Delivery, Start, Subscription},
     write::codec::lease_to_wire,
 };
@@ -42,7 +43,7 @@ pub(super) async fn watch(service: &Arc<Service>, request: Request<v1::WatchRequ
         None => Vec::new(),
         Some(frozen) => {
             let filter = subscription.filter().clone();
-            let listing = tokio::task::spawn_blocking(move || {
+            let listing = offloaded(&*parts.disk, move || {
                 let mut leases = frozen.list(&filter.scope, &filter.selector);
                 leases.retain(|lease| filter.covers(lease));
                 leases

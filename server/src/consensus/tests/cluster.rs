@@ -22,6 +22,7 @@ use super::Tape;
 use crate::{
     config::{Addresses, Config, RaftTiming, ServiceLimits},
     consensus::{Consensus, Leadership, Node, Recovered, open_log},
+    disk::SystemDisk,
     identity::Identity,
     net::{self, Conn, Connector, TcpConnector},
     peer::{self, PeerService, Peers},
@@ -107,13 +108,13 @@ impl Replica {
 
     pub(super) async fn try_start(&mut self) -> anyhow::Result<()> {
         let config = self.config();
-        let identity = Identity::open(&config.data_dir, self.id, replica_id(self.id))?;
-        let recovered = Recovered::open(&config.data_dir)?;
+        let identity = Identity::open(SystemDisk::shared(), &config.data_dir, self.id, replica_id(self.id))?;
+        let recovered = Recovered::open(&SystemDisk::shared(), &config.data_dir)?;
         let tape = Arc::new(match recovered.newest() {
             Some(file) => Tape::restore(&mut file.body()?)?,
             None => Tape::default(),
         });
-        let log = open_log(&config.data_dir, &identity, &recovered, config.snapshot_log_bytes)?;
+        let log = open_log(&SystemDisk::shared(), &config.data_dir, &identity, &recovered, config.snapshot_log_bytes)?;
         let peers = Peers::new(Arc::new(self.connector.clone()), identity.clone());
         let consensus = Consensus::start(&config, identity.clone(), peers.clone(), Arc::clone(&tape) as _, recovered, log).await?;
         let service = PeerService::raft_only(identity.clone(), consensus.clone(), config.advertise.clone());
@@ -183,7 +184,7 @@ impl Cluster {
         }
         let members: BTreeMap<u64, Node> = cluster.replicas.iter().map(|replica| (replica.id, replica.node.clone())).collect();
         let first = cluster.replicas[0].run();
-        first.identity.join("test-cluster").expect("joined");
+        first.identity.join("test-cluster").await.expect("joined");
         first.consensus.initialize(members).await.expect("founded");
         cluster
     }

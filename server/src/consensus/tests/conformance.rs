@@ -9,11 +9,9 @@ use openraft::{
 use tempfile::TempDir;
 
 use super::Tape;
-use crate::consensus::{
-    log_store::{self, Expected, LogStore},
-    snapshot::Snapshots,
-    state_machine::StateMachine,
-    types::TypeConfig,
+use crate::{
+    consensus::{log_store::LogStore, snapshot::Snapshots, state_machine::StateMachine, types::TypeConfig},
+    disk::{Disk as _, Expected, SystemDisk},
 };
 
 struct Fresh;
@@ -21,8 +19,9 @@ struct Fresh;
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Fresh {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let log = log_store::open(&dir.path().join("raft-log"), Expected::default(), 1 << 20).expect("a new log");
-        let snapshots = Snapshots::open(dir.path()).expect("a new directory");
+        let log = SystemDisk.open_log(&dir.path().join("raft-log"), Expected::default()).expect("a new log");
+        let log = LogStore::new(SystemDisk::shared(), log, 1 << 20);
+        let snapshots = Snapshots::open(SystemDisk::shared(), dir.path()).expect("a new directory");
         Ok((dir, log, StateMachine::new(Arc::new(Tape::default()), snapshots, None)))
     }
 }

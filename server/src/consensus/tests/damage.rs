@@ -85,7 +85,7 @@ async fn any_flipped_byte_is_refused_or_harmless() {
     let file = log_file(&mut cluster);
     let whole = fs::read(&file).expect("readable");
     let dir = file.parent().expect("in a directory").to_owned();
-    let expected = crate::consensus::log_store::Expected { member: true, snapshot_index: None };
+    let expected = crate::disk::Expected { member: true, snapshot_index: None };
     let records = crate::consensus::log_check::inspect(&dir, expected).expect("whole").records;
     let mut cut = 0;
     for at in 0..whole.len() {
@@ -138,16 +138,16 @@ async fn directory_of_another_node_or_in_use_is_refused() {
     let mut cluster = stopped(1 << 30, 1).await;
     let dir = cluster.replica(1).path();
     let fresh = uuid::Uuid::from_u128(7);
-    let why = format!("{:#}", crate::identity::Identity::open(&dir, 2, fresh).expect_err("another node"));
+    let why = format!("{:#}", crate::identity::Identity::open(crate::disk::SystemDisk::shared(), &dir, 2, fresh).expect_err("another node"));
     assert!(why.contains("data directory of node 1, but the configuration says node 2"), "{why}");
     cluster.replica(1).start().await;
-    let why = format!("{:#}", crate::identity::Identity::open(&dir, 1, fresh).expect_err("in use"));
+    let why = format!("{:#}", crate::identity::Identity::open(crate::disk::SystemDisk::shared(), &dir, 1, fresh).expect_err("in use"));
     assert!(why.contains("in use by another tenured"), "{why}");
     cluster.stop().await;
     fs::write(dir.join("identity.json"), "{ half").expect("written");
-    let why = format!("{:#}", crate::identity::Identity::open(&dir, 1, fresh).expect_err("damaged"));
+    let why = format!("{:#}", crate::identity::Identity::open(crate::disk::SystemDisk::shared(), &dir, 1, fresh).expect_err("damaged"));
     assert!(why.contains("identity.json is damaged"), "{why}");
     fs::remove_file(dir.join("identity.json")).expect("removed");
-    let why = format!("{:#}", crate::identity::Identity::open(&dir, 1, fresh).expect_err("missing"));
+    let why = format!("{:#}", crate::identity::Identity::open(crate::disk::SystemDisk::shared(), &dir, 1, fresh).expect_err("missing"));
     assert!(why.contains("this is not an empty data directory"), "{why}");
 }

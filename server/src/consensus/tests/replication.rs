@@ -276,7 +276,7 @@ async fn call_for_another_cluster_or_replica_is_refused() {
 
     let mut other = Replica::new(9, NEVER);
     other.start().await;
-    other.run().identity.join("another-cluster").expect("joined");
+    other.run().identity.join("another-cluster").await.expect("joined");
     let node = cluster.replica(1).node.clone();
     let refused = other.run().peers.dial(1, &node).read_index(request).await.expect_err("another cluster");
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition);

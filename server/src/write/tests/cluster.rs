@@ -14,6 +14,7 @@ use crate::{
     clock::SystemClock,
     config::{Addresses, Config, RaftTiming, ServiceLimits},
     consensus::{Consensus, open_log, recover},
+    disk::SystemDisk,
     identity::Identity,
     members::{self, Members},
     net::{self, TcpConnector},
@@ -80,10 +81,10 @@ impl Replica {
             history: false,
         };
         let fresh = Uuid::from_u64_pair(self.id, self.wiped);
-        let identity = Identity::open(&config.data_dir, self.id, fresh).unwrap();
-        let (table, progress, recovered) = recover(&config.data_dir).unwrap();
+        let identity = Identity::open(SystemDisk::shared(), &config.data_dir, self.id, fresh).unwrap();
+        let (table, progress, recovered) = recover(&SystemDisk::shared(), &config.data_dir).unwrap();
         let applications = Applications::new(table, progress, Vec::new());
-        let log = open_log(&config.data_dir, &identity, &recovered, config.snapshot_log_bytes).unwrap();
+        let log = open_log(&SystemDisk::shared(), &config.data_dir, &identity, &recovered, config.snapshot_log_bytes).unwrap();
         let peers = Peers::new(Arc::new(TcpConnector), identity.clone());
         let state = Arc::clone(&applications) as _;
         let consensus = Consensus::start(&config, identity.clone(), peers.clone(), state, recovered, log).await.unwrap();
