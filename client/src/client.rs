@@ -11,11 +11,14 @@ use tenure_proto::v1::{
     ReleaseRequest, ReleaseResponse, RemoveMemberRequest, RemoveMemberResponse, StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
     cluster_service_client::ClusterServiceClient, lease_service_client::LeaseServiceClient,
 };
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{
+    Request, Response, Status,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     clock::{Clock, SystemClock},
-    endpoints::Endpoints,
+    endpoints::{Dial, Endpoints},
     error::Error,
     keepalive::Keepalive,
     random::Random,
@@ -55,6 +58,7 @@ pub struct Builder {
     connect_timeout: Duration,
     clock: Arc<dyn Clock>,
     seed: Option<u64>,
+    dial: Dial,
 }
 
 impl Default for Builder {
@@ -66,6 +70,7 @@ impl Default for Builder {
             connect_timeout: Duration::from_secs(1),
             clock: SystemClock::shared(),
             seed: None,
+            dial: Dial::default(),
         }
     }
 }
@@ -107,6 +112,13 @@ impl Builder {
         self
     }
 
+    /// Makes connections otherwise than over the machine's TCP: through a proxy, say, or in a simulation. Called once an endpoint, on a tokio runtime;
+    /// the channel must connect lazily and reconnect by itself.
+    pub fn dial(mut self, dial: impl Fn(&Endpoint) -> Channel + Send + Sync + 'static) -> Self {
+        self.dial = Dial(Arc::new(dial));
+        self
+    }
+
     /// Connects to nothing yet.
     ///
     /// # Errors
@@ -115,7 +127,7 @@ impl Builder {
         let random = self.seed.map_or_else(Random::from_os, Random::seeded);
         // Somewhere in the list, so that a fleet with one configuration spreads over the replicas.
         let start = random.below(self.endpoints.len());
-        let endpoints = Endpoints::new(&self.endpoints, self.connect_timeout, start).map_err(|message| Error::misuse("endpoints", message))?;
+        let endpoints = Endpoints::new(&self.endpoints, self.connect_timeout, start, self.dial).map_err(|message| Error::misuse("endpoints", message))?;
         let (request_timeout, attempt_timeout) = (self.request_timeout, self.attempt_timeout);
         let inner = Inner { endpoints, clock: self.clock, random, request_timeout, attempt_timeout, keepalive: Mutex::default() };
         Ok(Client { inner: Arc::new(inner) })

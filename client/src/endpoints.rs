@@ -3,8 +3,9 @@
 //! Any replica takes any call, so one good connection is enough; it is kept until it fails.
 
 use std::{
+    fmt,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -16,15 +17,32 @@ use tonic::transport::{Channel, Endpoint};
 const PING_EVERY: Duration = Duration::from_secs(2);
 const PING_ANSWER: Duration = Duration::from_secs(2);
 
+/// How a connection is made. The default is lazily, over the machine's TCP.
+#[derive(Clone)]
+pub(crate) struct Dial(pub(crate) Arc<dyn Fn(&Endpoint) -> Channel + Send + Sync>);
+
+impl Default for Dial {
+    fn default() -> Self {
+        Self(Arc::new(Endpoint::connect_lazy))
+    }
+}
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dial")
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Endpoints {
     all: Vec<(String, Endpoint, OnceLock<Channel>)>,
+    dial: Dial,
     current: AtomicUsize,
 }
 
 impl Endpoints {
     /// `host:port` or `http://host:port`.
-    pub(crate) fn new(addresses: &[String], connect_timeout: Duration, start: usize) -> Result<Self, String> {
+    pub(crate) fn new(addresses: &[String], connect_timeout: Duration, start: usize, dial: Dial) -> Result<Self, String> {
         if addresses.is_empty() {
             return Err("no endpoints: give at least one host:port".into());
         }
@@ -49,7 +67,7 @@ impl Endpoints {
             })
             .collect::<Result<Vec<_>, String>>()?;
         let current = AtomicUsize::new(start % all.len());
-        Ok(Self { all, current })
+        Ok(Self { all, dial, current })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -64,7 +82,7 @@ impl Endpoints {
     pub(crate) fn current(&self) -> (usize, Channel) {
         let index = self.current.load(Ordering::Relaxed) % self.all.len();
         let (_, endpoint, channel) = &self.all[index];
-        (index, channel.get_or_init(|| endpoint.connect_lazy()).clone())
+        (index, channel.get_or_init(|| (self.dial.0)(endpoint)).clone())
     }
 
     /// Moves on to the next, unless another call has done so already.
@@ -78,7 +96,7 @@ mod tests {
     use super::*;
 
     fn endpoints(addresses: &[&str]) -> Result<Endpoints, String> {
-        Endpoints::new(&addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), Duration::from_secs(1), 0)
+        Endpoints::new(&addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), Duration::from_secs(1), 0, Dial::default())
     }
 
     #[test]

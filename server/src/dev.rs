@@ -1,15 +1,10 @@
 //! `tenured dev`: three replicas in one process, each on a thread and a runtime of its own, on loopback. For trying things out: one
 //! machine is one point of failure, however many replicas it runs.
 
-use std::{path::Path, sync::Arc, thread, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, anyhow};
-use tenure_server::{
-    clock::SystemClock,
-    config::{Addresses, Config, DEFAULT_SNAPSHOT_LOG_BYTES, LogFormat, RaftTiming, ServiceLimits},
-    disk::SystemDisk,
-    net::TcpConnector,
-};
+use tenure_server::config::{Addresses, Config, DEFAULT_SNAPSHOT_LOG_BYTES, LogFormat, RaftTiming, ServiceLimits};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -43,7 +38,7 @@ pub(crate) fn run(args: &Dev) -> anyhow::Result<()> {
                         // An error means that the main thread is gone: stop as well.
                         let _ = stopping.wait_for(|stop| *stop).await;
                     };
-                    tenure_server::run(config, sockets.listeners()?, Arc::new(TcpConnector), SystemClock::shared(), SystemDisk::shared(), seed, stop).await
+                    tenure_server::run(config, sockets.surroundings(seed)?, stop).await
                 })
             });
             let _ = ended.send((node_id, result));

@@ -25,4 +25,5 @@ mod watch;
 mod write;
 
 pub use consensus::Node;
-pub use run::run;
+pub use replica::Observer;
+pub use run::{Surroundings, run};

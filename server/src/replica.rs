@@ -12,6 +12,7 @@ pub(crate) struct Applications {
     pub(crate) table: RwLock<LeaseTable>,
     progress: watch::Sender<Progress>,
     listeners: Vec<Box<dyn OnApplied>>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 /// How far this replica has come.
@@ -39,9 +40,18 @@ pub(crate) trait OnApplied: Send + Sync {
     fn replaced(&self, table: &LeaseTable);
 }
 
+/// Sees all that a replica applies, as it does: for a simulation, which judges it. Called under the table's lock; never blocks, never awaits.
+pub trait Observer: Send + Sync {
+    /// The entry at `index` of the log was applied; renewals are among the events.
+    fn applied(&self, index: u64, committed_by: tenure_lease::RaftLeaderId, table: &LeaseTable, applied: &Applied);
+    /// The whole table was replaced by a snapshot of this index, or read from one at a start.
+    fn replaced(&self, index: u64, table: &LeaseTable);
+}
+
 impl Applications {
-    pub(crate) fn new(table: LeaseTable, progress: Progress, listeners: Vec<Box<dyn OnApplied>>) -> Arc<Self> {
-        Arc::new(Self { table: RwLock::new(table), progress: watch::Sender::new(progress), listeners })
+    /// `listeners` and `observer` know `table` already.
+    pub(crate) fn new(table: LeaseTable, progress: Progress, listeners: Vec<Box<dyn OnApplied>>, observer: Option<Arc<dyn Observer>>) -> Arc<Self> {
+        Arc::new(Self { table: RwLock::new(table), progress: watch::Sender::new(progress), listeners, observer })
     }
 
     /// Applies one committed entry and tells everybody. Only the state machine calls this.
@@ -49,8 +59,11 @@ impl Applications {
         let mut table = self.table.write();
         let mut outcomes = Vec::new();
         if let Some(entry) = entry {
-            let want_renewals = self.listeners.iter().any(|listener| listener.wants_renewals());
+            let want_renewals = self.observer.is_some() || self.listeners.iter().any(|listener| listener.wants_renewals());
             let mut applied = table.apply(committed_by, entry, want_renewals);
+            if let Some(observer) = &self.observer {
+                observer.applied(index, committed_by, &table, &applied);
+            }
             outcomes = std::mem::take(&mut applied.outcomes);
             for listener in &self.listeners {
                 listener.applied(&table, &applied);
@@ -66,6 +79,9 @@ impl Applications {
         *table = new;
         for listener in &self.listeners {
             listener.replaced(&table);
+        }
+        if let Some(observer) = &self.observer {
+            observer.replaced(index, &table);
         }
         self.publish(Progress { index, leader, revision: table.revision(), clock: table.clock() });
     }

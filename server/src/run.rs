@@ -24,7 +24,7 @@ use crate::{
     peer::{self, PeerService, Peers},
     read::Reads,
     readiness::Readiness,
-    replica::{Applications, OnApplied},
+    replica::{Applications, Observer, OnApplied},
     service::{self, Parts},
     waiting::Waiting,
     watch::WatchHub,
@@ -38,21 +38,28 @@ const DRAIN: Duration = Duration::from_secs(6);
 /// How long the replica's own tasks may take to end after they were told to.
 const LAST_TASKS: Duration = Duration::from_secs(2);
 
+/// Everything environmental: a replica has no other way out. The machine's, or a simulation's.
+pub struct Surroundings {
+    /// Its three ports.
+    pub listeners: Listeners,
+    /// To reach the others.
+    pub connector: SharedConnector,
+    /// The only time.
+    pub clock: Arc<dyn Clock>,
+    /// The only disk, but for history.
+    pub disk: SharedDisk,
+    /// All the randomness there is: identities, session and request ids and jitter follow from it.
+    pub seed: u64,
+    /// Told of all that is applied.
+    pub observer: Option<Arc<dyn Observer>>,
+}
+
 /// Runs one replica until `shutdown` resolves and everything acknowledged is on disk.
-///
-/// `seed` is all the randomness there is: identities, session and request ids and jitter follow from it.
 ///
 /// # Errors
 /// The data directory cannot be used, the replica may not take part in its cluster, or its storage failed while it ran.
-pub async fn run(
-    config: Config,
-    listeners: Listeners,
-    connector: SharedConnector,
-    clock: Arc<dyn Clock>,
-    disk: SharedDisk,
-    seed: u64,
-    shutdown: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
+pub async fn run(config: Config, surroundings: Surroundings, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let Surroundings { listeners, connector, clock, disk, seed, observer } = surroundings;
     let mut rng = StdRng::seed_from_u64(seed);
     let [fresh_replica_id, fresh_cluster_id] = [uuid(&mut rng), uuid(&mut rng)];
     tracing::info!(node = config.node_id, version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir.display(), "starting");
@@ -67,7 +74,10 @@ pub async fn run(
     for listener in &told {
         listener.replaced(&table);
     }
-    let applications = Applications::new(table, progress, told);
+    if let Some(observer) = &observer {
+        observer.replaced(progress.index, &table);
+    }
+    let applications = Applications::new(table, progress, told, observer);
 
     // The parts.
     let peers = Peers::new(connector, identity.clone());

@@ -5,6 +5,7 @@ use std::{future::Future, sync::Arc};
 use anyhow::Context as _;
 use rand::TryRngCore as _;
 use tenure_server::{
+    Surroundings,
     clock::SystemClock,
     config::{Addresses, Settings},
     disk::SystemDisk,
@@ -23,9 +24,9 @@ pub(crate) fn run(args: &Serve) -> anyhow::Result<()> {
     let sockets = Sockets::bind(&listen, |key| format!("listen.{key} in {}", args.config.display()))?;
     let seed = seed()?;
     runtime()?.block_on(async {
-        let listeners = sockets.listeners()?;
+        let surroundings = sockets.surroundings(seed)?;
         let stop = stop_signal()?;
-        tenure_server::run(config, listeners, Arc::new(TcpConnector), SystemClock::shared(), SystemDisk::shared(), seed, stop).await
+        tenure_server::run(config, surroundings, stop).await
     })
 }
 
@@ -79,12 +80,14 @@ impl Sockets {
         Ok(Self { client: bind("client", &addresses.client)?, peer: bind("peer", &addresses.peer)?, http: bind("http", &addresses.http)? })
     }
 
-    /// Within a runtime.
-    pub(crate) fn listeners(self) -> anyhow::Result<Listeners> {
-        Ok(Listeners {
+    /// These sockets, and the machine's for all the rest. Within a runtime.
+    pub(crate) fn surroundings(self, seed: u64) -> anyhow::Result<Surroundings> {
+        let listeners = Listeners {
             client: accept(TcpListener::from_std(self.client)?),
             peer: accept(TcpListener::from_std(self.peer)?),
             http: accept(TcpListener::from_std(self.http)?),
-        })
+        };
+        let (clock, disk) = (SystemClock::shared(), SystemDisk::shared());
+        Ok(Surroundings { listeners, connector: Arc::new(TcpConnector), clock, disk, seed, observer: None })
     }
 }

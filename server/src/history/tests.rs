@@ -20,7 +20,7 @@ impl World {
         let history = History::open(dir).unwrap();
         let table = LeaseTable::new();
         history.replaced(&table);
-        let applications = Applications::new(table, Progress::default(), vec![Box::new(history.clone())]);
+        let applications = Applications::new(table, Progress::default(), vec![Box::new(history.clone())], None);
         let mut world = Self { applications, history, index: 0 };
         world.apply(Command::Bootstrap { counter_start: 1_000, limits: Limits::default() });
         world

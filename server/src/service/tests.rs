@@ -50,10 +50,9 @@ impl Replica {
         let [client_port, peer_port, http_port] = <[TcpListener; 3]>::try_from(ports).expect("three");
         let listeners = Listeners { client: net::accept(client_port), peer: net::accept(peer_port), http: net::accept(http_port) };
         let (stop, stopped) = oneshot::channel::<()>();
-        let running =
-            tokio::spawn(crate::run(config, listeners, std::sync::Arc::new(TcpConnector), SystemClock::shared(), SystemDisk::shared(), 42, async move {
-                drop(stopped.await)
-            }));
+        let (connector, clock, disk) = (std::sync::Arc::new(TcpConnector), SystemClock::shared(), SystemDisk::shared());
+        let surroundings = crate::Surroundings { listeners, connector, clock, disk, seed: 42, observer: None };
+        let running = tokio::spawn(crate::run(config, surroundings, async move { drop(stopped.await) }));
         let channel = Channel::from_shared(format!("http://{client}")).expect("an address").connect().await.expect("it listens");
         let leases = LeaseServiceClient::new(channel.clone());
         let mut health = HealthClient::new(channel).watch(HealthCheckRequest { service: "tenure.v1.LeaseService".into() }).await.expect("health").into_inner();

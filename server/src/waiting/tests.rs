@@ -20,7 +20,7 @@ fn key() -> LeaseKey {
 impl World {
     fn new() -> Self {
         let waiting = Waiting::new(HERE);
-        let applications = Applications::new(LeaseTable::new(), Progress::default(), vec![Box::new(waiting.clone())]);
+        let applications = Applications::new(LeaseTable::new(), Progress::default(), vec![Box::new(waiting.clone())], None);
         let mut world = Self { applications, waiting, index: 0 };
         world.apply(Core::Bootstrap { counter_start: 1_000, limits: Limits::default() });
         world

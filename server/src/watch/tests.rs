@@ -15,7 +15,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let hub = WatchHub::new();
-        let applications = Applications::new(LeaseTable::new(), Progress::default(), vec![Box::new(hub.clone())]);
+        let applications = Applications::new(LeaseTable::new(), Progress::default(), vec![Box::new(hub.clone())], None);
         let mut world = Self { applications, hub, index: 0 };
         world.apply(vec![Command::Bootstrap { counter_start: 1_000, limits: Limits::default() }]);
         world

@@ -83,7 +83,7 @@ impl Replica {
         let fresh = Uuid::from_u64_pair(self.id, self.wiped);
         let identity = Identity::open(SystemDisk::shared(), &config.data_dir, self.id, fresh).unwrap();
         let (table, progress, recovered) = recover(&SystemDisk::shared(), &config.data_dir).unwrap();
-        let applications = Applications::new(table, progress, Vec::new());
+        let applications = Applications::new(table, progress, Vec::new(), None);
         let log = open_log(&SystemDisk::shared(), &config.data_dir, &identity, &recovered, config.snapshot_log_bytes).unwrap();
         let peers = Peers::new(Arc::new(TcpConnector), identity.clone());
         let state = Arc::clone(&applications) as _;
