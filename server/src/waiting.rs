@@ -134,9 +134,10 @@ impl Waiting {
     async fn tell_positions(&self, applications: &Applications) {
         loop {
             self.shared.positions_due.notified().await;
+            // A hand-over is under way: who is granted comes first, those who moved up hear of it after.
+            tokio::time::sleep(POSITIONS_EVERY).await;
             self.shared.moved.store(false, Ordering::Relaxed);
             self.tell_positions_once(applications);
-            tokio::time::sleep(POSITIONS_EVERY).await;
         }
     }
 
