@@ -597,7 +597,8 @@ pub struct Committed {
     pub term: Option<u64>,
 }
 
-/// What the witness covers: every change in `(after, upto]` is there, in these namespaces.
+/// What the witness covers: every change in `(after, upto]` is there, in these namespaces. The record's `at`: whatever was committed by then has a
+/// number up to `upto` (so take the time first, then ask for the newest revision).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WitnessScope {
     /// Nothing at or before this one.

@@ -1,0 +1,81 @@
+//! L2: a hold that nobody renews ends within the bound, however often the raft leader changes. Needs somebody who sees ends as they happen: a
+//! watch, or a witness that was recorded live.
+
+use crate::{
+    facts::Facts,
+    findings::{Findings, Property},
+    history::EndReason,
+};
+
+pub(super) const PROPERTY: Property = Property { id: "L2", claim: "an abandoned hold ends within its bound, whatever happens to the raft leader", check };
+
+fn check(facts: &Facts<'_>, findings: &mut Findings) {
+    let Some(bound) = facts.meta.bounds.expiry else {
+        findings.note("not demanded");
+        return;
+    };
+    let each = facts.meta.bounds.expiry_per_disturbance.unwrap_or(0);
+    for (lease, holds) in &facts.holds {
+        let renewals_known = facts.witness.scope_of(lease).is_some_and(|scope| scope.renewals);
+        for (token, hold) in holds {
+            let abandoned = hold.reason.is_none_or(|reason| matches!(reason, EndReason::Expired | EndReason::Unclaimed)) && hold.asked_to_end.is_none();
+            if hold.latest == 0 || !abandoned || (!hold.unknown_renewals.is_empty() && !renewals_known) {
+                continue;
+            }
+            let from = hold.seen.unwrap_or(0).min(hold.latest);
+            let at_most = hold.latest.saturating_add(bound * 1_000_000);
+            // What a fault lasted may be added, and so much for each disturbance.
+            let reach = hold.over.unwrap_or(facts.end);
+            let faults: u64 = facts.faults_in(from, reach).map(|fault| (fault.to.min(reach)).saturating_sub(fault.from.max(from))).sum();
+            let disturbances = facts.faults_in(from, reach).count() + facts.raft_leader_changes_in(from, reach);
+            let at_most = at_most.saturating_add(faults).saturating_add(disturbances as u64 * each * 1_000_000);
+            if hold.over.is_none() && facts.end <= at_most {
+                continue;
+            }
+            findings.check(reach <= at_most && hold.over.is_some(), reach, lease, || {
+                format!(
+                    "token {token} of {} was due by {} and is over by {:?}, {disturbances} disturbances allow {at_most}",
+                    hold.holder, hold.latest, hold.over
+                )
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        history::{Bounds, Call, EndReason, Kind, Outcome, What},
+        story::{LEASE, Story, ended},
+    };
+
+    fn held() -> Story {
+        let mut story = Story::default();
+        story.bounds(Bounds { expiry: Some(50), expiry_per_disturbance: Some(500), ..Bounds::default() }).granted(0, 5, "a", 1).watch(0, 1, 0);
+        story
+    }
+
+    fn expired(at: u64) -> Story {
+        let mut story = held();
+        story.event(at, 1, ended(Kind::Expired, 2, "", 1, "a", EndReason::Expired));
+        story
+    }
+
+    #[test]
+    fn late_end_is_found_and_one_that_never_comes() {
+        expired(1055).passes("L2");
+        expired(1056).fails("L2");
+        held().at(1056, What::Calm).fails("L2");
+        // Too early to tell.
+        assert_eq!(held().at(1055, What::Calm).find("L2").violated, 0);
+    }
+
+    #[test]
+    fn disturbances_and_unknown_renewals_give_time() {
+        expired(1500).at(7, What::RaftLeader { node: "1".into(), term: 1 }).at(8, What::RaftLeader { node: "2".into(), term: 2 }).passes("L2");
+        expired(1500).at(8, What::RaftLeader { node: "2".into(), term: 2 }).fails("L2");
+        expired(1600).at(7, What::Fault { fault: 1, kind: "outage".into(), nodes: vec![] }).at(60, What::Healed { fault: 1 }).passes("L2");
+        let call = Call::Renew { lease: LEASE.into(), token: 1, duration_ms: None };
+        assert_eq!(expired(9000).op(7, 8, "a", call, Outcome::Unknown { error: String::new() }).find("L2").violated, 0);
+    }
+}

@@ -1,0 +1,144 @@
+//! P6, first part: the committed changes, in their order, are a life that leases may lead, and every acknowledged change is among them.
+
+use std::collections::HashMap;
+
+use crate::{
+    facts::{Facts, Op},
+    findings::{Findings, Property},
+    history::{Call, EndReason, Kind, Outcome, Released, State},
+    spec::Lease,
+};
+
+pub(super) const PROPERTY: Property =
+    Property { id: "P6.replay", claim: "the committed changes replay on the specification, and every acknowledged one is among them", check };
+
+fn check(facts: &Facts<'_>, findings: &mut Findings) {
+    if !facts.witness.is_there() {
+        findings.note("no witness");
+        return;
+    }
+    for (at, one, other) in &facts.witness.split {
+        findings.violation(*at, &one.change.lease, || format!("change {} is two: {:?} and {:?}", one.change.revision, one.change, other.change));
+    }
+    let ends = replay(facts, findings);
+    for op in &facts.ops {
+        acknowledged(facts, findings, &ends, op);
+    }
+}
+
+/// Ends of holds: lease and token to the change and its reason.
+type Ends<'h> = HashMap<(&'h str, u64), (u64, Option<EndReason>)>;
+
+fn replay<'h>(facts: &Facts<'h>, findings: &mut Findings) -> Ends<'h> {
+    let mut ends = Ends::new();
+    let mut leases: HashMap<&str, Lease> = HashMap::new();
+    for (at, committed) in &facts.witness.changes {
+        let change = &committed.change;
+        let lease = leases.entry(&change.lease).or_insert_with(|| facts.witness.before(&change.lease));
+        let before = lease.hold().map(|hold| hold.token);
+        let verdict = lease.apply(committed);
+        findings.checked += 1;
+        if let Err(error) = verdict {
+            findings.violation(*at, &change.lease, || format!("change {}: {error}", change.revision));
+        }
+        let after = lease.hold().map(|hold| hold.token);
+        let over =
+            before.or_else(|| (change.kind != Kind::Acquired && change.reason.is_some()).then_some(change.token)).filter(|before| Some(*before) != after);
+        if let Some(token) = over {
+            ends.insert((&change.lease, token), (change.revision, change.reason));
+        }
+    }
+    ends
+}
+
+fn acknowledged(facts: &Facts<'_>, findings: &mut Findings, ends: &Ends<'_>, op: &Op<'_>) {
+    let Some(lease) = op.lease() else { return };
+    let witness = &facts.witness;
+    let mut is = |holds: bool, what: &str| findings.check(holds, op.to, lease, || format!("{what}: {}", op.text()));
+    let change = |revision| witness.change(revision).map(|(_, committed)| &committed.change).filter(|change| change.lease == lease);
+    match (&op.invoke.call, op.outcome) {
+        (Call::Acquire { holder, .. }, Some(Outcome::Granted { lease: State { token, .. }, .. })) if witness.covers(lease, *token) => {
+            is(change(*token).is_some_and(|change| change.kind == Kind::Acquired && change.holder == *holder), "this grant was not committed");
+        }
+        (Call::Acquire { .. }, Some(Outcome::Ended { token, .. })) if *token > 0 && witness.covers(lease, *token) && witness.covers_until(lease, op.to) => {
+            is(ends.contains_key(&(lease, *token)), "said to be over, and is not");
+        }
+        (Call::Release { token, .. }, Some(Outcome::Released { did, .. }))
+            if *token > 0 && witness.covers(lease, *token) && witness.covers_until(lease, op.to) =>
+        {
+            let end = ends.get(&(lease, *token));
+            match did {
+                Released::Released => is(end.is_some_and(|(_, reason)| *reason == Some(EndReason::Released)), "this release was not committed"),
+                Released::AlreadyReleased => is(end.is_some(), "said to be over, and is not"),
+                Released::NotHolder => is(end.is_some() || change(*token).is_none(), "refused to the holder"),
+                Released::Barred => {}
+            }
+        }
+        (Call::Renew { token, .. }, Some(Outcome::Renewed { .. })) if witness.covers(lease, *token) => {
+            is(change(*token).is_some_and(|change| change.kind == Kind::Acquired), "renewed what was never granted");
+        }
+        (Call::Renew { token, .. }, Some(Outcome::Lost { reason, .. }))
+            if *reason != EndReason::WrongLease && witness.covers(lease, *token) && witness.covers_until(lease, op.to) =>
+        {
+            let end = ends.get(&(lease, *token));
+            let as_said = |end: &(u64, Option<EndReason>)| *reason == EndReason::UnknownToken || end.1 == Some(*reason);
+            is(end.map_or(change(*token).is_none(), as_said), "lost, but not so");
+        }
+        (Call::Put { .. }, Some(Outcome::Put { lease: state, .. })) if witness.covers(lease, state.revision) => {
+            is(change(state.revision).is_some(), "this put was not committed");
+        }
+        (Call::Delete { .. }, Some(Outcome::Deleted { lease: state, .. }))
+            if witness.covers(lease, state.create_revision) && witness.covers_until(lease, op.to) =>
+        {
+            let gone =
+                |create| witness.of_lease(lease).any(|(_, committed)| committed.change.kind == Kind::Deleted && committed.change.create_revision == create);
+            is(gone(state.create_revision), "this delete was not committed");
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        history::{Call, EndReason, Kind, Outcome, Released, What, WitnessScope},
+        story::{LEASE, Story, change, ended, state},
+    };
+
+    fn life() -> Story {
+        let mut story = Story::default();
+        story.committed(5, change(Kind::Acquired, 1, "a", 1)).committed(25, ended(Kind::Acquired, 2, "b", 2, "a", EndReason::Released)).witness(100, 9);
+        story
+    }
+
+    #[test]
+    fn changes_that_no_lease_may_make_are_found() {
+        life().passes("P6.replay");
+        life().committed(30, change(Kind::Acquired, 3, "c", 3)).fails("P6.replay");
+        life().committed(30, change(Kind::Released, 3, "", 2)).fails("P6.replay");
+        life().committed(30, change(Kind::Acquired, 2, "c", 2)).fails("P6.replay");
+    }
+
+    #[test]
+    fn acknowledged_changes_that_were_not_committed_are_found() {
+        life().granted(0, 6, "a", 1).released(20, 30, 1, Released::Released).passes("P6.replay");
+        life().granted(0, 6, "x", 1).fails("P6.replay");
+        life().granted(30, 36, "c", 3).fails("P6.replay");
+        life().released(30, 40, 2, Released::Released).fails("P6.replay");
+        life().released(30, 40, 2, Released::NotHolder).fails("P6.replay");
+        life().released(30, 40, 1, Released::NotHolder).passes("P6.replay");
+        life().renewed(30, 40, 3, 1000).fails("P6.replay");
+        life().lost(30, 40, 2, EndReason::Expired).fails("P6.replay");
+        life().lost(30, 40, 1, EndReason::Expired).fails("P6.replay");
+        life().lost(30, 40, 1, EndReason::Released).passes("P6.replay");
+        life().op(30, 40, "x", Call::Delete { lease: LEASE.into(), force: false }, Outcome::Deleted { lease: state("", 2), revision: 5 }).fails("P6.replay");
+        life().op(30, 40, "x", Call::Put { lease: LEASE.into(), must_not_exist: false }, Outcome::Put { lease: state("", 7), revision: 7 }).fails("P6.replay");
+    }
+
+    #[test]
+    fn what_the_witness_does_not_cover_is_not_judged_by_it() {
+        let mut story = Story::default();
+        story.committed(5, change(Kind::Renewed, 12, "a", 11)).at(100, What::Witness(WitnessScope { after: 11, upto: 20, renewals: true, namespace: None }));
+        story.granted(0, 5, "a", 11).granted(200, 201, "z", 21).released(200, 210, 12, Released::Released).passes("P6.replay");
+    }
+}
