@@ -9,14 +9,17 @@ pub mod findings;
 pub mod history;
 mod properties;
 mod report;
+pub mod save;
 pub mod search;
 pub mod spec;
 #[cfg(test)]
 mod story;
 mod streams;
+mod timeline;
 
 pub use facts::Facts;
 pub use findings::{Findings, Property, Violation};
 pub use history::{History, Record, Recorder};
 pub use properties::ALL;
 pub use report::{Line, Report, judge};
+pub use timeline::html;
