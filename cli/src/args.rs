@@ -2,9 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::text::{parse_duration, parse_pair};
+use crate::text::{parse_duration, parse_pair, parse_token};
 
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
@@ -23,6 +23,19 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Of this process; what is wrong ends it, with a message and exit code 2.
+    pub(crate) fn read() -> Self {
+        Self::from_arg_matches(&minus_is_a_value(Self::command()).get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// `--duration -5s` is a wrong duration and no unknown flag.
+fn minus_is_a_value(command: clap::Command) -> clap::Command {
+    let number = |arg: &clap::Arg| arg.get_value_names().is_some_and(|names| matches!(names[0].as_str(), "DURATION" | "TOKEN" | "REVISION"));
+    command.mut_args(|arg| if number(&arg) { arg.allow_hyphen_values(true) } else { arg }).mut_subcommands(minus_is_a_value)
 }
 
 #[derive(Args, Clone, Debug)]
@@ -167,7 +180,7 @@ pub(crate) struct Renew {
     /// Checked against the token when given
     pub(crate) name: Option<String>,
     /// As printed by acquire
-    #[arg(long)]
+    #[arg(long, value_parser = parse_token)]
     pub(crate) token: u64,
     /// From now on [default: as before]
     #[arg(long, value_parser = parse_duration)]
@@ -180,7 +193,7 @@ pub(crate) struct Release {
     /// Of the lease
     pub(crate) name: String,
     /// As printed by acquire
-    #[arg(long)]
+    #[arg(long, value_parser = parse_token)]
     pub(crate) token: Option<u64>,
     /// Of the acquire whose token never arrived; bars it should it arrive late
     #[arg(long, value_name = "ID")]
@@ -262,11 +275,19 @@ pub(crate) enum Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        minus_is_a_value(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn negative_numbers_are_wrong_values_and_not_unknown_flags() {
+        for wrong in [["acquire", "a", "--duration", "-5s"], ["renew", "a", "--token", "-1"], ["get", "a", "--timeout", "-1s"], ["watch", "a", "--after", "-1"]]
+        {
+            let error = minus_is_a_value(Cli::command()).try_get_matches_from(["tenure"].iter().chain(&wrong)).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::ValueValidation, "{wrong:?}: {error}");
+        }
     }
 
     #[test]

@@ -90,10 +90,17 @@ fn hints(error: &Error) -> Vec<String> {
     let failure = error.failure();
     let mut hints: Vec<String> = failure.violations.iter().filter_map(|(field, _)| flag(field)).map(|flag| format!("change {flag}")).collect();
     match error {
+        Error::NotApplied(_) if error.reason() == Some("NO_RAFT_LEADER") => {
+            hints.push("a majority of the replicas must be up: `tenure cluster status` says what this one sees; get and list take --stale".into());
+        }
         Error::NotApplied(_) if failure.code == Code::Unavailable || failure.code == Code::DeadlineExceeded => {
             hints.push("is the cluster up? --endpoints or TENURE_ENDPOINTS says where it is, --timeout how long to try".into());
         }
         Error::Misuse(_) if failure.call == "endpoints" => hints.push("change --endpoints or TENURE_ENDPOINTS".into()),
+        // What the ports for peers and for HTTP have to say to us.
+        Error::Misuse(_) | Error::NotApplied(_) if failure.code == Code::Unimplemented || failure.message == "transport error" => {
+            hints.push("is that the port for clients (7400, not 7401 or 7402)?".into());
+        }
         Error::Refused(_) if failure.code == Code::NotFound && failure.call.contains('/') => {
             hints.push("-n sets the namespace, `tenure list -A` shows all leases".into())
         }
@@ -107,11 +114,13 @@ fn hints(error: &Error) -> Vec<String> {
 }
 
 fn flag(field: &str) -> Option<&'static str> {
+    // Of many items the part that is wrong; of a map, the map.
+    let field = field.split_once("].").map_or(field, |(_, part)| part);
     Some(match field.split(['.', '[']).next()? {
         "namespace" => "-n/--namespace",
         "name" => "NAME",
         "holder" => "--holder",
-        "duration" | "items" => "--duration",
+        "duration" => "--duration",
         "wait_for" => "--wait",
         "request_id" => "--request-id",
         "holder_data" => "--data",
@@ -139,6 +148,7 @@ mod tests {
     fn fields_are_named_by_their_flags() {
         assert_eq!(flag("duration"), Some("--duration"));
         assert_eq!(flag("items[3].duration"), Some("--duration"));
+        assert_eq!(flag("items[0].token"), Some("--token"));
         assert_eq!(flag("labels[app]"), Some("--label"));
         assert_eq!(flag("page_token"), None);
     }

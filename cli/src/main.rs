@@ -17,7 +17,7 @@ mod view;
 use std::{process::ExitCode, time::Duration};
 
 use args::{Cli, Command};
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 use fail::Failed;
 use print::Printer;
 use tenure_client::Client;
@@ -26,7 +26,7 @@ use tenure_client::Client;
 const ADD_MEMBER_TIMEOUT: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     if let Command::Completions { shell } = cli.command {
         clap_complete::generate(shell, &mut Cli::command(), "tenure", &mut std::io::stdout());
         return ExitCode::SUCCESS;

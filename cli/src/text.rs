@@ -41,6 +41,11 @@ pub(crate) fn parse_pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// As `acquire` prints it.
+pub(crate) fn parse_token(text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|token| *token > 0).ok_or_else(|| format!("{text:?} is no token: it is the number that acquire printed"))
+}
+
 /// `500ms`, `12.3s`, `5m12s`, `3h5m`, `2d4h`: enough to act on.
 pub(crate) fn short(duration: Duration) -> String {
     let ms = duration.as_millis();

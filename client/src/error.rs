@@ -24,7 +24,7 @@ pub enum Error {
     #[error("{0}")]
     Misuse(Box<Failure>),
     /// A watch cannot go on from where it was: list again, and watch from that list's revision.
-    #[error("{0}; list again and watch from that revision")]
+    #[error("{0}")]
     Relist(Box<Failure>),
 }
 

@@ -103,7 +103,7 @@ impl Violations {
 
     /// In milliseconds, rounded up; `None` when a rule is broken.
     fn span(&mut self, field: &str, given: prost_types::Duration, min: Duration, max: Duration) -> Option<u64> {
-        let rule = format!("must be {min:?} to {max:?}");
+        let rule = format!("must be {} to {}", Length(min), Length(max));
         let prost_types::Duration { seconds, nanos } = given;
         if nanos.unsigned_abs() > 999_999_999 || (seconds > 0 && nanos < 0) || (seconds < 0 && nanos > 0) {
             self.add(field, format!("{field} is not a duration ({seconds} seconds and {nanos} nanoseconds); it {rule}, for example \"15s\""));
@@ -115,7 +115,7 @@ impl Violations {
         };
         let span = Duration::new(whole, part);
         if span < min || span > max {
-            self.add(field, format!("{field} is {span:?}; it {rule}"));
+            self.add(field, format!("{field} is {}; it {rule}", Length(span)));
             return None;
         }
         u64::try_from(span.as_nanos().div_ceil(1_000_000)).ok()
@@ -160,6 +160,21 @@ impl Violations {
     pub(super) fn node_id(&mut self, node_id: u64) {
         if node_id == 0 {
             self.add("node_id", "node_id must be given: 1 or more");
+        }
+    }
+}
+
+/// As people write durations: whole hours or seconds where it is that, else milliseconds.
+struct Length(Duration);
+
+impl std::fmt::Display for Length {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ms = self.0.as_nanos().div_ceil(1_000_000);
+        match (ms, ms % 1_000, ms / 1_000 % 3_600) {
+            (0, ..) => f.write_str("0s"),
+            (_, 0, 0) => write!(f, "{}h", ms / 3_600_000),
+            (_, 0, _) => write!(f, "{}s", ms / 1_000),
+            _ => write!(f, "{ms}ms"),
         }
     }
 }

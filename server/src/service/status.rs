@@ -115,7 +115,7 @@ impl Reason {
 
 /// Every rule that a request breaks, in one answer.
 pub(crate) fn invalid(violations: Vec<tonic_types::FieldViolation>) -> Status {
-    let text: Vec<String> = violations.iter().map(|violation| format!("{}: {}", violation.field, violation.description)).collect();
+    let text: Vec<String> = violations.iter().map(named_once).collect();
     let mut details = ErrorDetails::with_error_info(INVALID_REQUEST.name, DOMAIN, HashMap::new());
     details.set_bad_request(violations);
     // The text travels twice in a header of limited size (as itself, and in the details).
@@ -125,6 +125,12 @@ pub(crate) fn invalid(violations: Vec<tonic_types::FieldViolation>) -> Status {
         text.push_str(" … (and more)");
     }
     Status::with_error_details(INVALID_REQUEST.code, text, details)
+}
+
+/// Most descriptions begin with the field that they are about.
+fn named_once(violation: &tonic_types::FieldViolation) -> String {
+    let tonic_types::FieldViolation { field, description, .. } = violation;
+    if description.split(' ').next() == Some(field) { description.clone() } else { format!("{field}: {description}") }
 }
 
 pub(crate) fn shutting_down() -> Status {
@@ -307,6 +313,13 @@ mod tests {
         assert_eq!(info.metadata["current"], "3");
         let retry = refusal_status(Refusal::TooManyEnded { retry_ms: 20 }, "a/b").get_details_retry_info().unwrap();
         assert_eq!(retry.retry_delay, Some(Duration::from_millis(20)));
+    }
+
+    #[test]
+    fn a_field_is_named_once() {
+        let violation = |field: &str, text: &str| tonic_types::FieldViolation::new(field, text);
+        let status = invalid(vec![violation("duration", "duration is 10ms; it must be 1s to 24h"), violation("name", "must be given")]);
+        assert_eq!(status.message(), "duration is 10ms; it must be 1s to 24h; name: must be given");
     }
 
     #[test]

@@ -197,3 +197,13 @@ fn members_are_named_by_number_and_address() {
     }
     assert_eq!(fields(&validate::remove_member(&v1::RemoveMemberRequest::default()).unwrap_err()), ["node_id"]);
 }
+
+#[test]
+fn durations_out_of_range_are_told_as_people_write_them() {
+    let told = |seconds, nanos| acquire(|r| r.duration = duration(seconds, nanos)).unwrap_err().message().to_owned();
+    assert_eq!(told(0, 10_000_000), "duration is 10ms; it must be 1s to 24h");
+    assert_eq!(told(172_800, 0), "duration is 48h; it must be 1s to 24h");
+    assert_eq!(told(90_001, 0), "duration is 90001s; it must be 1s to 24h");
+    let error = acquire(|r| r.wait_for = duration(8_639_999, 999_970_579)).unwrap_err();
+    assert_eq!(error.message(), "wait_for is 2400h; it must be 0s to 24h");
+}

@@ -21,10 +21,13 @@ const BYTES: usize = 256 << 10;
 /// A stream that has nothing to say says so this often.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(5);
 
+/// For opening one: less than the 3 s that clients give an endpoint, as the call has no deadline and they should hear why.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 type Answers = BoxStream<'static, Result<v1::WatchResponse, Status>>;
 
 pub(super) async fn watch(service: &Arc<Service>, request: Request<v1::WatchRequest>) -> Result<Answers, Status> {
-    let patience = patience(request.metadata());
+    let patience = patience(request.metadata()).min(PATIENCE);
     let (filter, start) = validate::watch(request.into_inner())?;
     let parts = &service.parts;
     let after = match start {
