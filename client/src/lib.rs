@@ -52,3 +52,16 @@ pub use tenure_proto::v1;
 pub use tokio_util::sync::CancellationToken;
 pub use tonic::Code;
 pub use watch::Watch;
+
+/// The programs in the guides compile, or `cargo test` says which one does not.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../docs/fencing.md")]
+    struct Fencing;
+    #[doc = include_str!("../../docs/heartbeats.md")]
+    struct Heartbeats;
+    #[doc = include_str!("../../docs/leader-election.md")]
+    struct LeaderElection;
+    #[doc = include_str!("../../docs/locks-and-cron.md")]
+    struct Locks;
+}
