@@ -396,18 +396,28 @@ impl Leadership {
         &self.lease
     }
 
-    /// Publishes other data. The cluster takes data with a grant only, so this takes the lease anew, ahead of the queue: afterwards
-    /// [`Leadership::token`] is another one, the one before is fenced, and what was given the cancellation before is told to stop. Take both anew,
-    /// and do this rarely. Not cancel-safe: dropped in the middle, the leadership may be lost.
+    /// Publishes other data (at most 4 KiB), and leads on under another token.
+    ///
+    /// The cluster takes data with a grant only, so this takes the lease anew, ahead of the queue, in three steps: this leadership ends on this side
+    /// (the cancellation given before fires, [`Leadership::is_leader`] is false); the cluster grants a larger token, which fences the one before;
+    /// it leads again. Take token and cancellation anew after it, give them to the work again, and do this rarely.
+    ///
+    /// What may be concluded: after `Ok` it leads, under the new token and with the new data, and nobody else has led in between. After an error, or
+    /// dropped in the middle, it does not lead, and what may have been granted meanwhile is given back in the background: campaign again. It cannot
+    /// end the other way round, since a replica that fails to deliver the new token gives it back too, and then somebody else may lead at once.
     ///
     /// # Errors
-    /// [`Error::Refused`] when it does not lead any more. After any other error it may lead on as before, or not: [`Leadership::is_leader`] says.
+    /// [`Error::Refused`] when it does not lead any more; otherwise as [`Asking::next`](crate::Asking::next). [`Leadership::resign`] then hands over
+    /// at once what the lease of before may still be; without it, that runs out within the lease duration.
     pub async fn proclaim(&mut self, data: &[u8]) -> Result<(), Error> {
         let over = || Error::Refused(Box::new(Failure::new("proclaim".into(), String::new(), Code::FailedPrecondition, "it does not lead".into())));
         if !self.is_leader() {
             return Err(over());
         }
-        match self.election.lease(data).reclaim(true).ask()?.next().await? {
+        let mut asking = self.election.lease(data).reclaim(true).ask()?;
+        // Before anything is sent: from then on somebody else may be granted the lease without our hearing of it.
+        self.lease.supersede();
+        match asking.next().await? {
             Step::Held(lease) => self.lease = lease,
             Step::Queued { .. } | Step::Denied(_) => return Err(over()),
         }

@@ -35,6 +35,8 @@ pub enum LostReason {
     Released,
     /// By this process: the guard was dropped. The cluster ends the hold when it runs out.
     Dropped,
+    /// By this process: [`Leadership::proclaim`](crate::Leadership::proclaim) asked for another token in the place of this one.
+    Superseded,
 }
 
 impl fmt::Display for LostReason {
@@ -46,6 +48,7 @@ impl fmt::Display for LostReason {
             Self::Ended { reason, holder, token } => write!(f, "the cluster ended it: {}; {holder} holds it now (token {token})", reason.as_str_name()),
             Self::Released => f.write_str("it was released"),
             Self::Dropped => f.write_str("its guard was dropped"),
+            Self::Superseded => f.write_str("another token was asked for in its place"),
         }
     }
 }
@@ -119,7 +122,7 @@ impl Hold {
         let state = self.state();
         match state.lost {
             None | Some(LostReason::NotRenewed(_) | LostReason::Dropped) => self.clock.readings().until(state.deadline),
-            Some(LostReason::Ended { .. } | LostReason::Released) => Duration::ZERO,
+            Some(LostReason::Ended { .. } | LostReason::Released | LostReason::Superseded) => Duration::ZERO,
         }
     }
 

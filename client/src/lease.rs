@@ -107,6 +107,12 @@ impl Lease {
         self.hold.over().child_token()
     }
 
+    /// Stops believing, because this process is about to ask for another token in the place of this one.
+    pub(crate) fn supersede(&self) {
+        self.hold.lose(LostReason::Superseded);
+        self.keepalive.forget(self.hold.token);
+    }
+
     /// Hands the lease over: to whoever is first in the queue, in one commit. The cancellation fires before anything is sent, so stop the work first.
     ///
     /// May be called again after an error, also after a loss; that is harmless. Dropped in the middle, the release may or may not be made.
