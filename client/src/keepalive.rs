@@ -168,6 +168,10 @@ impl Task {
             let Some(kept) = self.kept.get_mut(&token).filter(|kept| kept.next == at) else { continue };
             let left = kept.hold.left();
             if left.is_zero() {
+                // For whoever wants to know why.
+                if kept.due.is_none() {
+                    kept.hold.failed(&self.stream.trouble());
+                }
                 kept.hold.not_renewed();
                 self.kept.remove(&token);
                 continue;

@@ -6,6 +6,7 @@ use std::{
     collections::VecDeque,
     future::Future,
     pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError},
     task,
     time::Duration,
 };
@@ -55,10 +56,10 @@ impl Client {
     #[must_use]
     pub fn renew_stream(&self) -> RenewStream {
         let (sender, asked) = mpsc::channel(IN_FLIGHT);
-        let client = self.clone();
+        let (client, trouble) = (self.clone(), Trouble::default());
         let retry = Retry::new(client.inner().clone(), Effect::Idempotent, Duration::MAX);
-        tokio::spawn(Pipeline { client, asked, unanswered: VecDeque::new(), retry, closing: false }.run());
-        RenewStream { client: self.clone(), sender }
+        tokio::spawn(Pipeline { client, asked, unanswered: VecDeque::new(), retry, closing: false, trouble: Arc::clone(&trouble) }.run());
+        RenewStream { client: self.clone(), sender, trouble }
     }
 }
 
@@ -67,7 +68,11 @@ impl Client {
 pub struct RenewStream {
     client: Client,
     sender: mpsc::Sender<Asked>,
+    trouble: Trouble,
 }
+
+/// How the stream failed last, if nothing was answered since.
+type Trouble = Arc<Mutex<Option<Failure>>>;
 
 impl RenewStream {
     /// Puts one message on its way, in order, and returns what will be its answer. Waits only while too many are on their way.
@@ -86,6 +91,13 @@ impl RenewStream {
         let asked = Asked { request: RenewRequest { items }, sent, limit, tried: false, reply };
         self.sender.send(asked).await.map_err(|_| gone())?;
         Ok(Renewal { sent, answer })
+    }
+
+    /// Why what is on its way was not answered yet, as far as is known.
+    pub(crate) fn trouble(&self) -> Error {
+        let known = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let silent = || Failure::new(CALL.text(), self.client.endpoint(), Code::DeadlineExceeded, "no answer in time".into());
+        Error::OutcomeUnknown(Box::new(known.unwrap_or_else(silent)))
     }
 }
 
@@ -142,6 +154,7 @@ struct Pipeline {
     unanswered: VecDeque<Asked>,
     retry: Retry,
     closing: bool,
+    trouble: Trouble,
 }
 
 impl Pipeline {
@@ -166,6 +179,7 @@ impl Pipeline {
                 continue;
             }
             self.expire(&failure);
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure.clone());
             if self.retry.after(index, failure).await.is_err() {
                 self.retry.succeeded();
             }
@@ -228,6 +242,7 @@ impl Pipeline {
                 answer = answers.message() => match answer {
                     Ok(Some(answer)) => {
                         self.retry.succeeded();
+                        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
                         silence.set(tokio::time::sleep(patience));
                         if let Some(asked) = self.unanswered.pop_front() {
                             let _ = asked.reply.send(Ok(answer));
