@@ -24,6 +24,7 @@ pub struct Proxy {
     pub addr: String,
     late_ns: Arc<AtomicU64>,
     cut: watch::Sender<bool>,
+    cut_answers: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -34,24 +35,25 @@ impl Proxy {
         let addr = listener.local_addr()?.to_string();
         let late_ns = Arc::new(AtomicU64::new(0));
         let (cut, cuts) = watch::channel(false);
+        let (cut_answers, answer_cuts) = watch::channel(false);
         let (target, late) = (target.to_owned(), Arc::clone(&late_ns));
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (target, late, cuts) = (target.clone(), Arc::clone(&late), cuts.clone());
+                let (target, late, cuts, answer_cuts) = (target.clone(), Arc::clone(&late), cuts.clone(), answer_cuts.clone());
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(target).await else { return };
                     let _ = (client.set_nodelay(true), server.set_nodelay(true));
                     let (from_client, to_client) = client.into_split();
                     let (from_server, to_server) = server.into_split();
                     tokio::select! {
-                        () = carry(from_client, to_server, Arc::default(), cuts.clone()) => {}
-                        () = carry(from_server, to_client, late, cuts.clone()) => {}
+                        () = carry(from_client, to_server, Arc::default(), [cuts.clone(), cuts.clone()]) => {}
+                        () = carry(from_server, to_client, late, [cuts.clone(), answer_cuts]) => {}
                         () = gone(cuts) => {}
                     }
                 });
             }
         });
-        Ok(Self { addr, late_ns, cut, accepting })
+        Ok(Self { addr, late_ns, cut, cut_answers, accepting })
     }
 
     /// Answers take this much longer from now on.
@@ -62,6 +64,11 @@ impl Proxy {
     /// While cut, connections stay open and nothing passes, in either direction; what was sent arrives when it is mended.
     pub fn cut(&self, cut: bool) {
         self.cut.send_replace(cut);
+    }
+
+    /// As [`Proxy::cut`], for answers only: what is asked arrives and is done, and nobody hears of it.
+    pub fn cut_answers(&self, cut: bool) {
+        self.cut_answers.send_replace(cut);
     }
 }
 
@@ -75,7 +82,7 @@ async fn gone(mut cuts: watch::Receiver<bool>) {
     while cuts.changed().await.is_ok() {}
 }
 
-async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, late: Arc<AtomicU64>, mut cuts: watch::Receiver<bool>) {
+async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, late: Arc<AtomicU64>, mut cuts: [watch::Receiver<bool>; 2]) {
     let (sender, mut passing) = mpsc::unbounded_channel::<(u64, Vec<u8>)>();
     let read = async move {
         let mut buffer = vec![0; 1 << 16];
@@ -90,7 +97,12 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
             if wait > 0 {
                 tokio::time::sleep(Duration::from_nanos(wait)).await;
             }
-            if cuts.wait_for(|cut| !cut).await.is_err() || to.write_all(&bytes).await.is_err() {
+            for cut in &mut cuts {
+                if cut.wait_for(|cut| !cut).await.is_err() {
+                    return;
+                }
+            }
+            if to.write_all(&bytes).await.is_err() {
                 return;
             }
         }

@@ -39,6 +39,8 @@ pub struct Replica {
     pub log: PathBuf,
     /// Its client port.
     pub api: Api,
+    /// What it is started with beside the test's own environment.
+    pub env: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -49,7 +51,7 @@ impl Replica {
         let api = Api::new(&client.addr());
         let config = dir.join(format!("node-{id}.toml"));
         let log = dir.join(format!("node-{id}.log"));
-        Ok(Self { id, client, peer: ports::find()?, http: ports::find()?, data_dir, config, log, api, child: None })
+        Ok(Self { id, client, peer: ports::find()?, http: ports::find()?, data_dir, config, log, api, env: Vec::new(), child: None })
     }
 
     /// Starts the process; it may not serve yet.
@@ -60,6 +62,7 @@ impl Replica {
             .arg("serve")
             .arg("--config")
             .arg(&self.config)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -67,6 +70,13 @@ impl Replica {
             .context("cannot start tenured")?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// Takes another port for clients, from the next start on with a fresh configuration. Keep the old one, so that nobody else gets it.
+    pub fn move_client_port(&mut self) -> anyhow::Result<Port> {
+        let fresh = ports::find()?;
+        self.api = Api::new(&fresh.addr());
+        Ok(std::mem::replace(&mut self.client, fresh))
     }
 
     /// Of the process.
