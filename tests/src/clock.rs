@@ -11,6 +11,12 @@ pub fn now() -> u64 {
     u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0)
 }
 
+/// Seconds since 1970, by this machine's wall clock.
+#[must_use]
+pub fn wall_seconds() -> i64 {
+    clock_gettime(ClockId::Realtime).tv_sec
+}
+
 /// As a length of [`now`].
 #[must_use]
 pub fn nanos(duration: Duration) -> u64 {

@@ -34,8 +34,15 @@ pub struct Belief {
 impl Elector {
     /// `program` is `env!("CARGO_BIN_EXE_elector")`; `file` takes down what it believes.
     pub fn start(program: &str, endpoints: &str, name: &str, lease: Duration, file: &Path) -> anyhow::Result<Self> {
+        Self::start_in(program, endpoints, name, lease, file, &[])
+    }
+
+    /// As [`Elector::start`], with more in its environment.
+    pub fn start_in(program: &str, endpoints: &str, name: &str, lease: Duration, file: &Path, env: &[(String, String)]) -> anyhow::Result<Self> {
         let millis = lease.as_millis().to_string();
-        let child = Command::new(program).args([endpoints, name, &millis]).arg(file).stdin(Stdio::null()).spawn().context("cannot start an elector")?;
+        let mut command = Command::new(program);
+        command.args([endpoints, name, &millis]).arg(file).envs(env.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+        let child = command.spawn().context("cannot start an elector")?;
         Ok(Self { child, file: file.to_owned() })
     }
 
