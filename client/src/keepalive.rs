@@ -250,5 +250,12 @@ impl Drop for Task {
     /// A runtime that is shut down renews nothing any more; whoever waits elsewhere for the loss is told.
     fn drop(&mut self) {
         self.kept.values().for_each(|kept| kept.hold.not_renewed());
+        // What has not arrived here yet is not renewed either. Closed first, so that whoever comes later is told by the sender.
+        self.asked.close();
+        while let Ok(command) = self.asked.try_recv() {
+            if let Command::Keep(hold, _) = command {
+                hold.not_renewed();
+            }
+        }
     }
 }
