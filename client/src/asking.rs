@@ -331,6 +331,21 @@ impl Asking {
         }
     }
 
+    /// Gives up the place, or the grant, and returns when the cluster knows; dropping does the same in the background, if the runtime lives on.
+    ///
+    /// # Errors
+    /// As [`Client::release`]. Whatever it had then runs out by itself.
+    pub async fn give_up(mut self) -> Result<(), Error> {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Asking(acquiring) if acquiring.undecided() => (*acquiring).give_up().await,
+            State::Claiming(token) => {
+                let AcquireRequest { namespace, name, .. } = self.request.clone();
+                self.client.release(ReleaseRequest { namespace, name, token, ..ReleaseRequest::default() }).await.map(drop)
+            }
+            State::Begin | State::Asking(_) | State::Done => Ok(()),
+        }
+    }
+
     /// What is left of the wait, if it is more than nothing.
     fn left(&self) -> Option<Duration> {
         let waited = || self.client.inner().clock.readings().possibly_since(self.begun);
