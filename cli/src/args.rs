@@ -1,6 +1,6 @@
 //! What can be typed. Parsing only: no command runs here.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
@@ -13,7 +13,19 @@ Exit codes:
   2    the command, a manifest or a value is wrong
   3    not done: no replica could do it in time; safe to run again
   4    unknown: it may or may not have happened; look before running it again
-  130  interrupted";
+  130  interrupted
+exec ends with its command's exit code: see `tenure exec --help`.";
+
+pub(crate) const EXEC_EXIT_CODES: &str = "\
+The command gets TENURE_TOKEN, TENURE_LEASE (NAMESPACE/NAME) and TENURE_HOLDER in its environment.
+
+Exit codes:
+  the command's own; 128+N when signal N ended it, or ended the wait
+  121  somebody else holds the lease (--no-wait, --wait): not run; --conflict-exit-code changes it
+  122  the lease was lost, and the command was stopped
+  125  not run: no replica answered in time, or a value is wrong
+  126  the command cannot be executed
+  127  the command was not found";
 
 /// Leases on a Tenure cluster: who holds what, until when, with which fencing token.
 #[derive(Debug, Parser)]
@@ -95,6 +107,15 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Show who held a lease, from when to when, and why that ended
     History(History),
+    /// Run a command while holding a lease, and stop it when the lease is lost
+    #[command(after_help = EXEC_EXIT_CODES)]
+    Exec(Exec),
+    /// Campaign to be the elected leader, and print who is, as it changes
+    Elect(Elect),
+    /// Keep telling that this node is alive, as a kubelet does
+    Heartbeat(Heartbeat),
+    /// Show which nodes are alive
+    Nodes(Nodes),
     /// Show and change the cluster itself
     #[command(subcommand)]
     Cluster(Cluster),
@@ -246,6 +267,100 @@ pub(crate) struct History {
     pub(crate) limit: u32,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct Exec {
+    /// Of the lease
+    pub(crate) name: String,
+    /// Who asks [default: this machine's host name and a UUID, other in each process]
+    #[arg(long)]
+    pub(crate) holder: Option<String>,
+    /// How long the lease outlives this process, should it be killed
+    #[arg(long, value_parser = parse_duration, default_value = "15s")]
+    pub(crate) duration: Duration,
+    /// Queue for this long when somebody else holds it, then give up [default: for ever]
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) wait: Option<Duration>,
+    /// Do not queue: somebody else runs it
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) no_wait: bool,
+    /// Hold the lease this long from the start, even if the command ends sooner: for cron jobs on many machines whose clocks differ by less
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) min_hold: Option<Duration>,
+    /// Stop the command (TERM, then KILL) this long before somebody else can hold the lease [default: a third of --duration]
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) stop_before: Option<Duration>,
+    /// Exit code when somebody else holds the lease
+    #[arg(long, default_value_t = crate::fail::exec_code::NOT_ACQUIRED, value_name = "CODE")]
+    pub(crate) conflict_exit_code: u8,
+    /// For others to read while it is held, at most 4 KiB
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) data: Option<String>,
+    /// Only when this creates the lease
+    #[arg(long = "label", value_parser = parse_pair, value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Only when this creates the lease: delete it this long after nobody holds it [default: 1h]
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) retention: Option<Duration>,
+    /// What to run, after --
+    #[arg(required = true, last = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Elect {
+    /// Of the election: a lease
+    pub(crate) name: String,
+    /// Who campaigns; no two processes may be the same [default: this machine's host name and a UUID]
+    #[arg(long, conflicts_with = "observe")]
+    pub(crate) holder: Option<String>,
+    /// How long the others wait when the elected leader dies
+    #[arg(long, value_parser = parse_duration, default_value = "15s", conflicts_with = "observe")]
+    pub(crate) duration: Duration,
+    /// Published while leading, an address say; at most 4 KiB
+    #[arg(long, value_name = "TEXT", conflicts_with = "observe")]
+    pub(crate) data: Option<String>,
+    /// Only watch who leads
+    #[arg(long)]
+    pub(crate) observe: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Heartbeat {
+    /// Of the node [default: this machine's host name]
+    pub(crate) name: Option<String>,
+    /// Who holds the node's lease [default: NAME]
+    #[arg(long)]
+    pub(crate) holder: Option<String>,
+    /// How long after the last heartbeat the node is Unknown
+    #[arg(long, value_parser = parse_duration, default_value = "40s")]
+    pub(crate) duration: Duration,
+    /// Time between heartbeats, give or take 4 % [default: a quarter of --duration]
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) every: Option<Duration>,
+    /// Published while alive, an address say; at most 4 KiB
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) data: Option<String>,
+    /// When stopped, say nothing: the node stays Ready until its lease runs out, long enough for a restart
+    #[arg(long)]
+    pub(crate) no_release: bool,
+    /// Only when this creates the lease
+    #[arg(long = "label", value_parser = parse_pair, value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Only when this creates the lease: forget the node this long after it is gone [default: 1h]
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) retention: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Nodes {
+    /// Only nodes with these labels: zone=a,tier in (web,db),!old
+    #[arg(short = 'l', long)]
+    pub(crate) selector: Option<String>,
+    /// Then go on with the changes
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cluster {
     /// Members, raft leader, progress
@@ -296,6 +411,16 @@ mod tests {
         let after = Cli::try_parse_from(["tenure", "get", "lease", "-n", "kube-system", "-o", "json"]).unwrap();
         assert_eq!((before.global.namespace, after.global.namespace), ("kube-system".into(), "kube-system".into()));
         assert_eq!(after.global.output, Some(Output::Json));
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_the_commands_own() {
+        let cli = Cli::try_parse_from(["tenure", "exec", "job", "-n", "x", "--", "ls", "-n", "--wait"]).unwrap();
+        let Command::Exec(exec) = cli.command else { panic!("{:?}", cli.command) };
+        assert_eq!((cli.global.namespace.as_str(), exec.command), ("x", vec!["ls".into(), "-n".into(), "--wait".into()]));
+        assert!(Cli::try_parse_from(["tenure", "exec", "job", "--"]).is_err());
+        assert!(Cli::try_parse_from(["tenure", "exec", "job", "ls"]).is_err(), "without -- flags of the command would be ours");
+        assert!(Cli::try_parse_from(["tenure", "exec", "job", "--no-wait", "--wait", "1s", "--", "ls"]).is_err());
     }
 
     #[test]

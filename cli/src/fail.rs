@@ -4,6 +4,22 @@ use std::{io, process::ExitCode};
 
 use tenure_client::{Code, Error};
 
+/// `exec` passes the command's exit code on, so that its own are where commands seldom are.
+pub(crate) mod exec_code {
+    /// Somebody else holds the lease: the command was not run.
+    pub(crate) const NOT_ACQUIRED: u8 = 121;
+    /// The lease was lost: the command was stopped.
+    pub(crate) const LOST: u8 = 122;
+    /// The lease could not be asked for, or the command not be started.
+    pub(crate) const NOT_RUN: u8 = 125;
+    /// As shells have it.
+    pub(crate) const NOT_EXECUTABLE: u8 = 126;
+    /// As shells have it.
+    pub(crate) const NOT_FOUND: u8 = 127;
+    /// And the number of the signal, as shells have it.
+    pub(crate) const SIGNALLED: u8 = 128;
+}
+
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failed {
@@ -36,6 +52,12 @@ impl Failed {
             Self::Interrupted => 130,
             Self::Said(code) => *code,
         }
+    }
+
+    /// Says it, and ends with another exit code.
+    pub(crate) fn with_code(self, code: u8) -> Self {
+        self.report();
+        Self::Said(code)
     }
 
     /// The message, and which flag to change.
@@ -101,6 +123,8 @@ fn hints(error: &Error) -> Vec<String> {
         Error::Misuse(_) | Error::NotApplied(_) if failure.code == Code::Unimplemented || failure.message == "transport error" => {
             hints.push("is that the port for clients (7400, not 7401 or 7402)?".into());
         }
+        // Of the SDK, which knows no flags.
+        Error::Misuse(_) if failure.endpoint.is_empty() && failure.message.contains("duration") => hints.push("change --duration".into()),
         Error::Refused(_) if failure.code == Code::NotFound && failure.call.contains('/') => {
             hints.push("-n sets the namespace, `tenure list -A` shows all leases".into())
         }

@@ -108,10 +108,10 @@ pub(crate) async fn acquire(client: &Client, printer: Printer, namespace: &str, 
 }
 
 /// What messages need of the request.
-struct Asked<'a> {
-    place: &'a str,
-    holder: &'a str,
-    wait: Option<Duration>,
+pub(crate) struct Asked<'a> {
+    pub(crate) place: &'a str,
+    pub(crate) holder: &'a str,
+    pub(crate) wait: Option<Duration>,
 }
 
 /// Waits for the decision, tells positions, and claims what was granted from the queue.
@@ -149,7 +149,7 @@ async fn decide(client: &Client, acquiring: &mut Acquiring, asked: &Asked<'_>) -
 }
 
 /// Who is in the way, for how long, and what would help.
-async fn denied(client: &Client, asked: &Asked<'_>, mut lease: v1::Lease) -> String {
+pub(crate) async fn denied(client: &Client, asked: &Asked<'_>, mut lease: v1::Lease) -> String {
     let place = asked.place;
     if lease.expires_in.is_none() && lease.state() == State::Held {
         let request = GetRequest { namespace: lease.namespace.clone(), name: lease.name.clone(), stale: true, ..Default::default() };

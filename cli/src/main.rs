@@ -2,14 +2,20 @@
 
 mod apply;
 mod args;
+mod child;
 mod clock;
 mod cluster;
+mod elect;
+mod exec;
 mod fail;
+mod heartbeat;
 mod hold;
 mod manifest;
+mod nodes;
 mod print;
 mod read;
 mod rows;
+mod signals;
 mod table;
 mod text;
 mod view;
@@ -26,6 +32,11 @@ use tenure_client::Client;
 const ADD_MEMBER_TIMEOUT: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {
+    // Not a command that can be typed: `tenure exec` starts itself this way on the far side of its fork.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == child::SHIM) {
+        return child::shim(words);
+    }
     let cli = Cli::read();
     if let Command::Completions { shell } = cli.command {
         clap_complete::generate(shell, &mut Cli::command(), "tenure", &mut std::io::stdout());
@@ -58,6 +69,10 @@ async fn run(cli: Cli) -> Result<(), Failed> {
         Command::Apply(args) => apply::apply(&client, printer, namespace, args).await,
         Command::Delete(args) => hold::delete(&client, printer, namespace, args).await,
         Command::History(args) => read::history(&client, printer, namespace, args).await,
+        Command::Exec(args) => exec::exec(&client, namespace, args).await,
+        Command::Elect(args) => elect::elect(&client, printer, namespace, args).await,
+        Command::Heartbeat(args) => heartbeat::heartbeat(&client, printer, namespace, args).await,
+        Command::Nodes(args) => nodes::nodes(&client, printer, namespace, args).await,
         Command::Cluster(command) => cluster::run(&client, printer, command).await,
         Command::Completions { .. } => Ok(()),
     }

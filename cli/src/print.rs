@@ -1,10 +1,18 @@
 //! Where results go: stdout in the chosen format, notes to stderr. Colour only on a terminal.
 
-use std::io::{IsTerminal as _, Write as _, stderr, stdout};
+use std::{
+    io::{self, IsTerminal as _, Write as _, stderr, stdout},
+    sync::mpsc,
+    time::Duration,
+};
 
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use crate::{args::Output, fail::Failed, table::Table};
+
+/// For what is still to be written at the end.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The chosen way to print.
 #[derive(Clone, Copy, Debug)]
@@ -46,11 +54,59 @@ impl Printer {
 
     /// One of many, as they come: a line of JSON, or a YAML document after `---`.
     pub(crate) fn one_of_many(self, document: &impl Serialize) -> Result<(), Failed> {
-        self.text(&if self.output == Some(Output::Yaml) { format!("---\n{}", yaml(document)) } else { json(document, false) })
+        self.text(&self.one(document))
+    }
+
+    /// The text of [`Printer::one_of_many`].
+    pub(crate) fn one(self, document: &impl Serialize) -> String {
+        if self.output == Some(Output::Yaml) { format!("---\n{}", yaml(document)) } else { json(document, false) }
     }
 
     pub(crate) fn is_document(self) -> bool {
         matches!(self.output, Some(Output::Json | Output::Yaml))
+    }
+}
+
+/// Lines that are written by a thread of their own, so that a reader who has stopped reading does not stop the renewals.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    lines: mpsc::Sender<String>,
+    failed: oneshot::Receiver<io::Error>,
+}
+
+impl Lines {
+    pub(crate) fn start(printer: Printer) -> Self {
+        let (lines, waiting) = mpsc::channel::<String>();
+        let (tell, failed) = oneshot::channel();
+        std::thread::spawn(move || {
+            for line in waiting {
+                if let Err(Failed::Output(error)) = printer.text(&line) {
+                    let _ = tell.send(error);
+                    return;
+                }
+            }
+        });
+        Self { lines, failed }
+    }
+
+    pub(crate) fn text(&self, text: String) {
+        // A failure is told by `failed`.
+        let _ = self.lines.send(text);
+    }
+
+    /// Waits until nobody can read it any more.
+    pub(crate) async fn failed(&mut self) -> Failed {
+        match (&mut self.failed).await {
+            Ok(error) => error.into(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Lets what was said be written, if somebody reads it.
+    pub(crate) async fn end(self) {
+        let Self { lines, failed } = self;
+        drop(lines);
+        let _ = tokio::time::timeout(FAREWELL, failed).await;
     }
 }
 

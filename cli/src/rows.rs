@@ -100,11 +100,11 @@ pub(crate) fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
 
-fn token(token: u64) -> String {
+pub(crate) fn token(token: u64) -> String {
     if token == 0 { dash() } else { token.to_string() }
 }
 
-fn labels(lease: &v1::Lease) -> String {
+pub(crate) fn labels(lease: &v1::Lease) -> String {
     let mut pairs: Vec<_> = lease.labels.iter().map(|(key, value)| if value.is_empty() { key.clone() } else { format!("{key}={value}") }).collect();
     pairs.sort_unstable();
     if pairs.is_empty() { dash() } else { pairs.join(",") }

@@ -38,6 +38,7 @@ impl Table {
             *width = (*width).max(match *header {
                 "TOKEN" | "REVISION" => 16,
                 "NAME" | "HOLDER" | "PREVIOUS-HOLDER" => 15,
+                "TIME" | "SINCE" => 20,
                 "EVENT" => 8,
                 "STATE" => 7,
                 _ => 0,

@@ -13,6 +13,7 @@ pub mod ports;
 pub mod probe;
 pub mod proxy;
 pub mod replica;
+pub mod tool;
 pub mod watcher;
 pub mod workload;
 
@@ -20,3 +21,4 @@ pub use api::{Api, millis, seconds};
 pub use cluster::{Cluster, Settings};
 pub use history::History;
 pub use tenure_proto::v1;
+pub use tool::Tool;

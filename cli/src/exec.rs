@@ -1,0 +1,249 @@
+//! `exec`: a command that runs only while its lease is held.
+//!
+//! It must never let the command run when somebody else can hold the lease, as far as a process can know that by its clocks: whatever wakes this loop,
+//! it looks at the lease first. While it was paused it knew nothing, which is what TENURE_TOKEN is for. Nothing here may block: a reader of stderr
+//! that has stopped must not stop the renewals.
+
+use std::{process::ExitStatus, time::Duration};
+
+use rustix::process::Signal;
+use tenure_client::{
+    Asking, Client, Error, Lease, LostReason, Step,
+    v1::{self, RenewItem, renew_result::Result as Renewal},
+};
+use tokio::time::sleep;
+
+use crate::{
+    args,
+    child::{Child, exit_code, find, suspend_ourselves},
+    clock,
+    fail::{Failed, exec_code},
+    hold::{Asked, denied},
+    print::note,
+    rows,
+    signals::Signals,
+    text::wire,
+};
+
+/// Of the time to stop in, kept back for KILL to have worked before the lease can be somebody else's.
+const KILL_SHARE: u32 = 5;
+const LONGEST_KILL: Duration = Duration::from_millis(500);
+
+/// Passed on to the command. TSTP stops it and us, CONT lets both go on.
+const HEARD: &[Signal] = &[Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2, Signal::TSTP, Signal::CONT, Signal::CHILD];
+
+/// Nobody tells when a process group is empty.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long a group that was signalled may clean up after its first process has ended, with the lease held; zombies in a container count as alive.
+const LEFTOVERS: Duration = Duration::from_secs(10);
+/// Timers stand still while a machine sleeps, so that none may be long.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// After an error of the cluster, until it is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest that a lease can be held without a renewal.
+const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3600);
+
+pub(crate) async fn exec(client: &Client, namespace: &str, args: args::Exec) -> Result<(), Failed> {
+    let not_run = |failed: Failed| match failed {
+        said @ Failed::Said(_) => said,
+        failed => failed.with_code(exec_code::NOT_RUN),
+    };
+    check(&args).map_err(not_run)?;
+    find(&args.command[0])?;
+    let mut signals = Signals::listen(HEARD)?;
+    let place = format!("{namespace}/{}", args.name);
+    let lease = acquire(client, namespace, &place, &args, &mut signals).await.map_err(not_run)?;
+    // From a little before the grant at most, which only makes the hold a little shorter than the clock on the wall would.
+    let begun = clock::readings();
+    let environment = [("TENURE_TOKEN", lease.token().to_string()), ("TENURE_LEASE", place.clone()), ("TENURE_HOLDER", lease.holder().to_owned())];
+    let mut child = match Child::spawn(&args.command, &environment) {
+        Ok(child) => child,
+        Err(error) => {
+            let _ = lease.release().await;
+            return Err(not_run(Failed::Usage(format!("cannot start a process: {error}"))));
+        }
+    };
+    let ended = attend(&lease, &mut child, &mut signals, kill_before(stop_before(&args))).await?;
+    let status = match ended {
+        Ended::ByItself(status) => status,
+        Ended::Stopped { reason, killed } => {
+            let how = if killed { "killed" } else { "stopped with TERM" };
+            return Err(Failed::Refused(format!("{place} is lost ({reason}); the command was {how}")).with_code(exec_code::LOST));
+        }
+    };
+    let hold = args.min_hold.map_or(Duration::ZERO, |hold| hold.saturating_sub(clock::readings().possibly_since(begun)));
+    if let Err(failed) = let_go(client, lease, hold, args.duration).await {
+        note(&format!("the command has ended, but {place} could not be {}: {}", if hold.is_zero() { "released" } else { "held on" }, failed.text()));
+    }
+    match exit_code(status) {
+        0 => Ok(()),
+        code => Err(Failed::Said(code)),
+    }
+}
+
+fn stop_before(args: &args::Exec) -> Duration {
+    args.stop_before.unwrap_or(args.duration / 3)
+}
+
+/// KILL comes this long before the deadline, TERM `stop_before` before it.
+fn kill_before(stop_before: Duration) -> Duration {
+    (stop_before / KILL_SHARE).min(LONGEST_KILL)
+}
+
+fn check(args: &args::Exec) -> Result<(), Failed> {
+    if stop_before(args) > args.duration * 9 / 10 {
+        return Err(Failed::Usage("nothing of --duration is left after --stop-before: make that shorter, or --duration longer".into()));
+    }
+    if args.min_hold.is_some_and(|hold| hold > LONGEST_HOLD) {
+        return Err(Failed::Usage("a lease cannot be held for more than 24h without a process: make --min-hold shorter".into()));
+    }
+    Ok(())
+}
+
+/// Waits as long as was asked for. Any end of the process gives up the place in the queue.
+async fn acquire(client: &Client, namespace: &str, place: &str, args: &args::Exec, signals: &mut Signals) -> Result<Lease, Failed> {
+    let mut builder = client.lease(&args.name).namespace(namespace).duration(args.duration).stop_before(stop_before(args));
+    if let Some(holder) = &args.holder {
+        builder = builder.holder(holder);
+    }
+    if let Some(data) = &args.data {
+        builder = builder.data(data.as_bytes());
+    }
+    if let Some(retention) = args.retention {
+        builder = builder.retention(retention);
+    }
+    for (key, value) in &args.labels {
+        builder = builder.label(key, value);
+    }
+    let for_ever = !args.no_wait && args.wait.is_none();
+    let wait = args.wait.unwrap_or_default();
+    builder = if for_ever { builder.wait_forever() } else { builder.wait_for(wait) };
+    let mut asking = builder.ask()?;
+    let holder = asking.holder().to_owned();
+    let asked = Asked { place, holder: &holder, wait: args.wait };
+    let begun = clock::readings();
+    let mut told = 0;
+    loop {
+        let step = tokio::select! {
+            biased;
+            signal = signals.next() => match signal {
+                Signal::CONT | Signal::CHILD => continue,
+                // The place in the queue is kept until the connection breaks.
+                Signal::TSTP => {
+                    suspend_ourselves();
+                    continue;
+                }
+                signal => return Err(leave(asking, signal).await),
+            },
+            step = asking.next() => step,
+        };
+        match step {
+            Ok(Step::Held(lease)) => return Ok(lease),
+            Ok(Step::Queued { position, lease }) => {
+                if position != told {
+                    told = position;
+                    note(&format!("waiting for {place}: position {position}, held by {}", rows::or_dash(&lease.holder)));
+                }
+            }
+            Ok(Step::Denied(lease)) => {
+                return Err(Failed::Refused(denied(client, &asked, *lease).await).with_code(args.conflict_exit_code));
+            }
+            Err(error) => {
+                let left = wait.saturating_sub(clock::readings().possibly_since(begun));
+                if !may_pass(&error) || (!for_ever && left.is_zero()) {
+                    return Err(error.into());
+                }
+                note(&format!("still trying: {error}"));
+                tokio::select! {
+                    () = sleep(if for_ever { PAUSE } else { PAUSE.min(left) }) => {}
+                    signal = signals.next() => if !matches!(signal, Signal::CONT | Signal::CHILD | Signal::TSTP) { return Err(leave(asking, signal).await) },
+                }
+            }
+        }
+    }
+}
+
+async fn leave(asking: Asking, signal: Signal) -> Failed {
+    // Otherwise the connection's end tells, or the lease runs out.
+    let _ = asking.give_up().await;
+    Failed::Said(u8::try_from(signal.as_raw()).map_or(u8::MAX, |signal| exec_code::SIGNALLED.saturating_add(signal)))
+}
+
+/// Waiting may cure it.
+fn may_pass(error: &Error) -> bool {
+    matches!(error, Error::NotApplied(_) | Error::OutcomeUnknown(_))
+}
+
+#[derive(Debug)]
+enum Ended {
+    ByItself(ExitStatus),
+    Stopped { reason: LostReason, killed: bool },
+}
+
+/// Until the command has ended, one way or the other.
+async fn attend(lease: &Lease, child: &mut Child, signals: &mut Signals, kill_before: Duration) -> Result<Ended, Failed> {
+    let (mut lost, mut killed, mut asked_to_end): (Option<LostReason>, bool, bool) = (None, false, false);
+    let mut status: Option<ExitStatus> = None;
+    let mut ended = clock::readings();
+    loop {
+        // By the clock, and before anything else: we may have been stopped for an hour.
+        if lost.is_none() && !lease.is_held() {
+            lost = Some(lease.lost_reason().unwrap_or(LostReason::NotRenewed(None)));
+            if lease.remaining() > kill_before {
+                child.signal(Signal::TERM);
+                // One that is stopped could not hear it.
+                child.signal(Signal::CONT);
+            }
+        }
+        if lost.is_some() && !killed && lease.remaining() <= kill_before {
+            child.signal(Signal::KILL);
+            killed = true;
+        }
+        if status.is_none() {
+            status = child.poll()?;
+            ended = clock::readings();
+        }
+        if let Some(status) = status {
+            // What it has left in the background on purpose is not ours; what still cleans up after a signal is.
+            let patient = clock::readings().possibly_since(ended) < LEFTOVERS;
+            let cleaning_up = if lost.is_some() { !killed } else { asked_to_end && patient };
+            if !cleaning_up || !child.group_lives() {
+                return Ok(lost.map_or(Ended::ByItself(status), |reason| Ended::Stopped { reason, killed }));
+            }
+        }
+        let pause = if status.is_some() { LOOK_AGAIN } else { lease.remaining().saturating_sub(kill_before).min(LONGEST_SLEEP) };
+        tokio::select! {
+            biased;
+            _ = lease.lost(), if lost.is_none() => {}
+            signal = signals.next() => match signal {
+                Signal::CHILD => {}
+                Signal::TSTP => child.suspend(),
+                Signal::CONT if lease.is_held() => child.resume(),
+                Signal::CONT => {}
+                signal => {
+                    asked_to_end |= matches!(signal, Signal::INT | Signal::TERM | Signal::HUP | Signal::QUIT);
+                    child.signal(signal);
+                }
+            },
+            () = sleep(pause), if (lost.is_some() && !killed) || status.is_some() => {}
+        }
+    }
+}
+
+/// Releases, or holds for as long as was asked for: by one last renewal of that length, so that no process has to stay for it.
+async fn let_go(client: &Client, lease: Lease, hold: Duration, duration: Duration) -> Result<(), Failed> {
+    if hold.is_zero() {
+        return Ok(lease.release().await?);
+    }
+    let (token, left) = (lease.token(), lease.remaining());
+    drop(lease);
+    if hold <= left {
+        return Ok(());
+    }
+    let item = RenewItem { token, duration: Some(wire(hold.max(duration))), ..RenewItem::default() };
+    match client.renew(vec![item]).await?.results.into_iter().next().and_then(|result| result.result) {
+        Some(Renewal::Renewed(_)) => Ok(()),
+        Some(Renewal::Lost(v1::Lost { holder, .. })) if !holder.is_empty() => Err(Failed::Refused(format!("{holder} holds it now"))),
+        _ => Err(Failed::Refused("it had ended".into())),
+    }
+}
