@@ -7,6 +7,7 @@
 pub mod facts;
 pub mod findings;
 pub mod history;
+pub mod model;
 mod properties;
 mod report;
 pub mod save;

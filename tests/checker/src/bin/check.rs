@@ -1,29 +1,40 @@
 //! Checks saved histories again: `cargo run -p tenure-checker --bin check -- --report DIR`.
 //!
 //! Takes every `*.jsonl` under DIR (or the files given), prints a verdict for each, writes the page and the report beside it, and ends with 1 if
-//! anything was violated, with 2 if something cannot be read. With `--quiet` only what is wrong is printed.
+//! anything was violated, with 2 if something cannot be read. With `--quiet` only what is wrong is printed. `--example OPERATIONS` first writes a
+//! made-up history there, to look at.
 
 use std::{
     fs::{self, File},
-    io::{self, BufReader},
+    io::{self, BufReader, BufWriter},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use tenure_checker::{History, judge, save};
+use tenure_checker::{History, judge, model::Model, save};
 
 fn main() -> ExitCode {
     let mut quiet = false;
+    let mut example = None;
     let mut places = Vec::new();
-    for arg in std::env::args().skip(1) {
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
         match arg.as_str() {
+            "--example" => example = args.next().and_then(|count| count.parse().ok()),
             "--report" => {}
             "--quiet" => quiet = true,
             "--help" | "-h" => {
-                println!("check [--quiet] --report DIR | FILE.jsonl …");
+                println!("check [--quiet] [--example OPERATIONS] --report DIR | FILE.jsonl …");
                 return ExitCode::SUCCESS;
             }
             place => places.push(PathBuf::from(place)),
+        }
+    }
+    if let (Some(operations), Some(dir)) = (example, places.first()) {
+        let written = fs::create_dir_all(dir).and_then(|()| Model::history(1, operations).write(BufWriter::new(File::create(dir.join("example.jsonl"))?)));
+        if let Err(error) = written {
+            eprintln!("{error}");
+            return ExitCode::from(2);
         }
     }
     match check(&places, quiet) {

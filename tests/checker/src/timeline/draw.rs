@@ -12,8 +12,8 @@ use crate::{
 const LABEL: f64 = 190.0;
 const WIDTH: f64 = 1440.0;
 const BAR: f64 = 15.0;
-/// So many operations of a lease are marked.
-const MARKS: usize = 3000;
+/// So many operations, holds and beliefs of a lease are drawn: more would be less than a pixel each.
+const MARKS: usize = 1200;
 
 /// What is drawn, in true time; labels count from `begin`.
 pub(super) struct Window {
@@ -169,7 +169,7 @@ fn of_lease(out: &mut String, facts: &Facts<'_>, window: &Window, lease: &str, y
     let _ = write!(out, "<line x1='0' y1='{:.1}' x2='{WIDTH}' y2='{:.1}' stroke='#c9d0da'/>", *y - 3.0, *y - 3.0);
     label(out, *y, lease, true);
     let mut lanes = Vec::new();
-    for (token, hold) in facts.holds.get(lease).into_iter().flatten() {
+    for (token, hold) in facts.holds.get(lease).into_iter().flatten().take(MARKS) {
         let Some(seen) = hold.seen else { continue };
         let over = hold.over.unwrap_or(facts.end);
         if !window.touches(seen, over) {
@@ -187,7 +187,7 @@ fn of_lease(out: &mut String, facts: &Facts<'_>, window: &Window, lease: &str, y
 
 fn believed(out: &mut String, facts: &Facts<'_>, window: &Window, lease: &str, y: &mut f64) {
     let mut lanes = Vec::new();
-    for held in facts.beliefs.iter().filter(|held| held.belief.lease == lease && window.touches(held.from, held.to)) {
+    for held in facts.beliefs.iter().filter(|held| held.belief.lease == lease && window.touches(held.from, held.to)).take(MARKS) {
         let (from, to) = (window.x(held.from), window.x(held.to));
         let lane = lane(&mut lanes, from, to);
         let (holder, token) = (&held.belief.holder, held.belief.token);
