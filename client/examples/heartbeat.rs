@@ -10,6 +10,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Without an argument: this host's name.
     let node = std::env::args().nth(1).unwrap_or_default();
     let mut heartbeat = Heartbeat::builder(&client, "nodes", node).label("zone", "a").data("10.0.0.1:9000").start()?;
+    // One for the whole loop: a signal between two of them would be missed.
+    let mut ctrl_c = Box::pin(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             pulse = heartbeat.changed() => match pulse {
@@ -19,7 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Pulse::Lost(reason) => println!("lost: {reason}"),
                 Pulse::Stopped(error) => return error.map_or(Ok(()), |error| Err(error.into())),
             },
-            _ = tokio::signal::ctrl_c() => break,
+            _ = &mut ctrl_c => break,
         }
     }
     heartbeat.stop().await?;

@@ -10,6 +10,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let selector = std::env::args().nth(1).unwrap_or_default();
     let mut members = Members::builder(&client, "nodes").selector(selector).open().await?;
     let mut snapshot = members.snapshot();
+    // One for the whole loop: a signal between two of them would be missed.
+    let mut ctrl_c = Box::pin(tokio::signal::ctrl_c());
     loop {
         println!("revision {}", snapshot.revision);
         if let Some(error) = &snapshot.error {
@@ -24,7 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         tokio::select! {
             changed = members.changed() => snapshot = changed,
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = &mut ctrl_c => return Ok(()),
         }
     }
 }

@@ -160,7 +160,8 @@ impl Client {
         self.inner.endpoints.len()
     }
 
-    /// Shows one lease.
+    /// Shows one lease, as it was at some moment between the call and its answer, every change that was acknowledged before included. With `stale`
+    /// set: as the answering replica knew it, which may be long ago when that is cut off.
     ///
     /// # Errors
     /// [`Error::Refused`] with reason `LEASE_NOT_FOUND` when there is none; otherwise as every read.
@@ -173,10 +174,11 @@ impl Client {
         Ok(answer.await?.lease.unwrap_or_default())
     }
 
-    /// One page of leases.
+    /// One page of leases, all as they were at one moment; which moment: as [`Client::get`].
     ///
     /// # Errors
-    /// As every read.
+    /// As every read: [`Error::NotApplied`] when nobody answered within the request timeout, [`Error::Misuse`] when the request is wrong;
+    /// [`Error::Refused`] with reason `PAGE_TOKEN_EXPIRED` when the pages are gone: list again.
     pub async fn list(&self, request: ListRequest) -> Result<ListResponse, Error> {
         let call = Call::new("list", &request.namespace, "", Effect::Read);
         self.call(call, |channel, timeout| {
@@ -212,10 +214,12 @@ impl Client {
         Ok(all)
     }
 
-    /// Ends a hold, or a place in the queue. Idempotent.
+    /// Ends a hold, or a place in the queue. Idempotent. After `Ok` the token, or the request id, holds nothing and never will again, whatever the
+    /// outcome says that it did before.
     ///
     /// # Errors
-    /// As every idempotent call: sent again until the request timeout.
+    /// As every idempotent call, which is sent again until the request timeout: then [`Error::NotApplied`] or [`Error::OutcomeUnknown`]. A hold that
+    /// nobody renews runs out by itself.
     pub async fn release(&self, request: ReleaseRequest) -> Result<ReleaseResponse, Error> {
         let call = Call::new("release", &request.namespace, &request.name, Effect::Idempotent);
         self.call(call, |channel, timeout| {

@@ -178,7 +178,8 @@ impl LeaderElection {
     ///
     /// After `cancel` the lease goes on being renewed while `on_started` winds down, and is released as soon as it has ended. Work that has not
     /// ended within the renew deadline after `stop` fired, or by the deadline of a lost lease, is aborted at its next await. If it never reaches one,
-    /// the lease is not released but left to run out, and this says [`RunError::StillRunning`].
+    /// the lease is not released but left to run out, and this says [`RunError::StillRunning`]. (On a current-thread runtime such work stops
+    /// everything, this too. The lease runs out all the same, and [`Leadership::is_leader`] looks at the clock.)
     ///
     /// Dropping the future cancels the work and aborts it.
     ///
