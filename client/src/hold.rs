@@ -43,7 +43,8 @@ impl fmt::Display for LostReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotRenewed(None) => f.write_str("it was not renewed in time"),
-            Self::NotRenewed(Some(error)) => write!(f, "it was not renewed in time: {error}"),
+            // What may be concluded for one renewal is of no use any more.
+            Self::NotRenewed(Some(error)) => write!(f, "it was not renewed in time: {}", error.failure()),
             Self::Ended { reason, holder, .. } if holder.is_empty() => write!(f, "the cluster ended it: {}", reason.as_str_name()),
             Self::Ended { reason, holder, token } => write!(f, "the cluster ended it: {}; {holder} holds it now (token {token})", reason.as_str_name()),
             Self::Released => f.write_str("it was released"),

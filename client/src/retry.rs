@@ -115,7 +115,8 @@ impl Retry {
     }
 
     pub(crate) fn silence(&self, call: &str, index: usize, after: Duration) -> Failure {
-        let message = format!("no answer within {after:?}");
+        // Nobody reads nanoseconds in a message.
+        let message = format!("no answer within {:?}", Duration::from_millis(after.as_millis().try_into().unwrap_or(u64::MAX)));
         Failure::new(call.to_owned(), self.inner.endpoints.address(index).to_owned(), Code::DeadlineExceeded, message)
     }
 
