@@ -33,6 +33,8 @@ pub enum FencedError {
 
 /// A file that is written as a whole, by holders of one lease, on one machine or on a file system with working `flock`.
 ///
+/// Writers take turns by locking: one that is stopped or paused in the middle of a write keeps the others waiting until it goes on or ends.
+///
 /// The largest token is kept beside it in `PATH.token`, on disk before the content is. Everybody who writes must go through this.
 #[derive(Debug)]
 pub struct FencedWriter {
