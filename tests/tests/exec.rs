@@ -163,8 +163,8 @@ async fn command_is_told_to_stop_and_then_killed_before_the_lease_can_be_somebod
     let mut cluster = Cluster::three("exec-lost").await?;
     let (stubborn_file, polite_file) = (cluster.dir().join("stubborn"), cluster.dir().join("polite"));
     let duration = Duration::from_secs(6);
-    let stubborn = Tool::start(&cluster, &["exec", "stubborn", "--duration", "6s", "--", RUNNER, text(&stubborn_file)?, "600000"])?;
-    let polite = Tool::start(&cluster, &["exec", "polite", "--duration", "6s", "--", RUNNER, text(&polite_file)?, "600000", "polite"])?;
+    let stubborn = Tool::start(&cluster, &["exec", "stubborn", "--duration", "6s", "--", RUNNER, text(&stubborn_file)?, "120000"])?;
+    let polite = Tool::start(&cluster, &["exec", "polite", "--duration", "6s", "--", RUNNER, text(&polite_file)?, "120000", "polite"])?;
     let (pid_of_stubborn, _) = (pid(&stubborn).await?, pid(&polite).await?);
     cluster.kill_all()?;
     // No renewal was sent and answered after this.
@@ -183,7 +183,7 @@ async fn command_is_told_to_stop_and_then_killed_before_the_lease_can_be_somebod
 
     // What an operator ends may be somebody else's already: no time to stop in.
     cluster.start_all().await?;
-    let revoked = Tool::start(&cluster, &["exec", "revoked", "--", RUNNER, text(&cluster.dir().join("revoked"))?, "600000"])?;
+    let revoked = Tool::start(&cluster, &["exec", "revoked", "--", RUNNER, text(&cluster.dir().join("revoked"))?, "120000"])?;
     pid(&revoked).await?;
     Tool::start(&cluster, &["delete", "revoked", "--force"])?.ended().await?.exited(0)?;
     let revoked = revoked.ended().await?.exited(122)?;
@@ -197,7 +197,7 @@ async fn stopped_runner_that_wakes_up_is_stopped_and_its_late_write_is_refused()
     let report = cluster.dir().join("report");
     let run = |file: &Path| {
         let file = text(file)?.to_owned();
-        Tool::start(&cluster, &["exec", "job", "--duration", "5s", "--", RUNNER, &file, "600000", "polite", "fenced", text(&report)?])
+        Tool::start(&cluster, &["exec", "job", "--duration", "5s", "--", RUNNER, &file, "120000", "polite", "fenced", text(&report)?])
     };
     let (first_file, second_file) = (cluster.dir().join("first"), cluster.dir().join("second"));
     let wrote = |line: &str| line.strip_prefix("wrote ")?.parse::<u64>().ok();
@@ -228,7 +228,7 @@ async fn stopped_runner_that_wakes_up_is_stopped_and_its_late_write_is_refused()
 #[tokio::test]
 async fn killed_exec_takes_its_command_along() -> anyhow::Result<()> {
     let cluster = Cluster::three("exec-killed").await?;
-    let tool = Tool::start(&cluster, &["exec", "job", "--duration", "3s", "--", RUNNER, text(&cluster.dir().join("runs"))?, "600000"])?;
+    let tool = Tool::start(&cluster, &["exec", "job", "--duration", "3s", "--", RUNNER, text(&cluster.dir().join("runs"))?, "120000"])?;
     let command = pid(&tool).await?;
     tool.signal(Signal::KILL)?;
     gone(command).await?;
