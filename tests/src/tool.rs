@@ -3,6 +3,7 @@
 use std::{
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -141,10 +142,15 @@ impl Tool {
     }
 
     /// Closes stdin and waits for the end.
-    pub async fn ended(mut self) -> anyhow::Result<Output> {
+    pub async fn ended(self) -> anyhow::Result<Output> {
+        self.ended_within(PATIENCE).await
+    }
+
+    /// As [`Tool::ended`], for what has to wait for others.
+    pub async fn ended_within(mut self, limit: Duration) -> anyhow::Result<Output> {
         drop(self.child.stdin.take());
-        let Ok(status) = tokio::time::timeout(PATIENCE, self.child.wait()).await else {
-            bail!("has not ended within {PATIENCE:?}; stdout: {}; stderr: {}", self.out.now(), self.err.now())
+        let Ok(status) = tokio::time::timeout(limit, self.child.wait()).await else {
+            bail!("has not ended within {limit:?}; stdout: {}; stderr: {}", self.out.now(), self.err.now())
         };
         // What it left running may hold the pipes open; what it wrote itself is in them by now.
         for text in [&self.out, &self.err] {

@@ -246,7 +246,7 @@ async fn round(cluster: &mut Cluster, rng: &mut Rng, args: &[&str]) -> anyhow::R
         hosts.spawn(async move {
             // Clocks differ.
             tokio::time::sleep(late).await;
-            Tool::spawn(command)?.ended().await
+            Tool::spawn(command)?.ended_within(5 * PATIENCE).await
         });
     }
     let mut codes = Vec::new();
