@@ -21,6 +21,8 @@ const MEMBER: &[&str] = &["NODE", "ROLE", "RAFT-LEADER", "REACHABLE", "MATCHED",
 const MEMBER_WIDE: &[&str] = &["NODE", "ROLE", "RAFT-LEADER", "REACHABLE", "MATCHED", "CLIENT", "PEER", "HTTP", "REPLICA"];
 /// How often progress is looked at while a member is added.
 const LOOK: Duration = Duration::from_millis(500);
+/// By then a new member that can be reached is a learner.
+const SOON: u32 = 6;
 /// It may be behind a network that only the replicas see.
 const RAFT_LEADER_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -204,22 +206,28 @@ fn changed(printer: Printer, members: &[Member], done: &str) -> Result<(), Faile
 }
 
 async fn add(client: &Client, printer: Printer, request: AddMemberRequest) -> Result<(), Failed> {
-    let node = request.node_id;
-    note(&format!("adding node {node} at {} as a learner", request.peer_addr));
+    let (node, at) = (request.node_id, request.peer_addr.clone());
+    note(&format!("adding node {node} at {at} as a learner"));
     let answer = tokio::select! {
         answer = client.add_member(request) => answer?,
-        never = progress(client, node) => match never {},
+        never = progress(client, node, &at) => match never {},
     };
     changed(printer, &answer.members, &format!("node {node} added"))
 }
 
 /// Tells how far the new member is, whenever that changes.
-async fn progress(client: &Client, node: u64) -> std::convert::Infallible {
+async fn progress(client: &Client, node: u64, at: &str) -> std::convert::Infallible {
     let mut told = String::new();
+    let mut looks = 0;
     loop {
         tokio::time::sleep(LOOK).await;
+        looks += 1;
         let Ok(status) = look(client).await else { continue };
-        let Some(text) = progress_text(&status, node) else { continue };
+        let text = match progress_text(&status, node) {
+            Some(text) => text,
+            None if looks > SOON => format!("still trying: does tenured run with node_id = {node} and listen for peers at {at}?"),
+            None => continue,
+        };
         if text != told {
             note(&text);
             told = text;
