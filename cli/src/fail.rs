@@ -118,6 +118,7 @@ fn hints(error: &Error) -> Vec<String> {
         Error::NotApplied(_) if failure.code == Code::Unavailable || failure.code == Code::DeadlineExceeded => {
             hints.push("is the cluster up? --endpoints or TENURE_ENDPOINTS says where it is, --timeout how long to try".into());
         }
+        Error::Misuse(_) if error.reason() == Some("REQUEST_ID_REUSED") => hints.push("repeat it unchanged, or change --request-id".into()),
         Error::Misuse(_) if failure.call == "endpoints" => hints.push("change --endpoints or TENURE_ENDPOINTS".into()),
         // What the ports for peers and for HTTP have to say to us.
         Error::Misuse(_) | Error::NotApplied(_) if failure.code == Code::Unimplemented || failure.message == "transport error" => {

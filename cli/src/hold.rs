@@ -181,7 +181,11 @@ async fn renewed(client: &Client, place: &str, item: RenewItem) -> Result<Renewe
             Err(Failed::Refused(match lost.reason() {
                 EndReason::UnknownToken => format!("token {token} is not known: never granted here, or over for more than 5 minutes\n  change --token"),
                 EndReason::WrongLease => format!("token {token} is not of {place}\n  change NAME or --token"),
-                reason => format!("{place} is lost: token {token} is over ({}){now}", view::reason(reason).unwrap_or("UNKNOWN")),
+                reason => {
+                    // Without a NAME the place is the token.
+                    let what = if place.ends_with(&token.to_string()) { String::new() } else { format!("{place} is lost: ") };
+                    format!("{what}token {token} is over ({}){now}", view::reason(reason).unwrap_or("UNKNOWN"))
+                }
             }))
         }
         None => Err(Failed::Refused(format!("{place}: the answer to the renewal was empty"))),
