@@ -116,6 +116,12 @@ impl Tool {
         kill_process(self.pid, signal).context("cannot signal")
     }
 
+    /// Its stdout until now.
+    #[must_use]
+    pub fn printed(&self) -> String {
+        self.out.now()
+    }
+
     /// Types.
     pub async fn type_in(&mut self, text: &str) -> anyhow::Result<()> {
         let stdin = self.child.stdin.as_mut().context("stdin is a pipe")?;

@@ -328,3 +328,32 @@ async fn terminal_stays_usable() -> anyhow::Result<()> {
     }
     cluster.passed()
 }
+
+#[tokio::test]
+async fn command_that_was_stopped_at_the_terminal_goes_on_only_under_its_lease() -> anyhow::Result<()> {
+    let cluster = Cluster::three("exec-fg").await?;
+    let mut shell = at_a_terminal(&cluster, "bash --norc --noprofile -i")?;
+    let number = |line: &str| line.trim_end().rsplit_once("tick").and_then(|(_, number)| number.parse::<u64>().ok());
+    let last = |shell: &Tool| shell.printed().lines().filter_map(number).max().unwrap_or_default();
+    shell.type_in("tenure exec job --duration 10s -- sh -c 'i=0; while :; do i=$((i+1)); echo tick$i; sleep 0.1; done'\n").await?;
+    shell.line("tick", |line| number(line).filter(|number| *number > 2)).await?;
+    shell.type_in("\u{1a}").await?;
+    shell.line("Stopped", |line| line.contains("Stopped").then_some(())).await?;
+    let before = last(&shell);
+    shell.type_in("fg\n").await?;
+    shell.line("another tick", |line| number(line).filter(|number| *number > before + 2)).await?;
+    shell.type_in("\u{1a}").await?;
+    // Read by the shell once it is in the foreground again.
+    shell.type_in("echo at the $((1+1))nd prompt\n").await?;
+    shell.line("the second stop", |line| line.contains("at the 2nd prompt").then_some(())).await?;
+    let before = last(&shell);
+    becomes(&cluster, "job", "somebody else's to take", |lease| lease.state() == State::Expired).await?;
+    shell.type_in("fg\n").await?;
+    shell.line("the loss", |line| line.contains("default/job is lost").then_some(())).await?;
+    shell.type_in("echo code $?\n").await?;
+    shell.line("its exit code", |line| line.contains("code 122").then_some(())).await?;
+    ensure!(last(&shell) == before, "it went on without its lease: {}", shell.printed());
+    shell.type_in("exit\n").await?;
+    shell.ended().await?;
+    cluster.passed()
+}
