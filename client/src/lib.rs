@@ -16,6 +16,9 @@
 //!
 //! **Invariant**: no clock but [`clock`], no randomness but one seeded generator per client, nothing of the server's or the lease table's code.
 
+// What may be concluded from a failure is half of what this crate promises.
+#![warn(clippy::missing_errors_doc)]
+
 mod acquire;
 mod asking;
 mod client;

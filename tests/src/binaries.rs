@@ -1,4 +1,4 @@
-//! Where `tenured` and `tenure` are: beside the running test, built when missing or stale (cargo decides).
+//! Where `tenured`, `tenure` and the rest are: beside the running test, built when missing or stale (cargo decides).
 
 use std::{
     path::{Path, PathBuf},
@@ -34,13 +34,22 @@ pub fn repository() -> &'static Path {
 /// The folder that holds both. `TENURE_BIN_DIR` names one that is used as it is.
 pub fn bin_dir() -> anyhow::Result<&'static Path> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}"))) {
+    match BUILT.get_or_init(|| build(&["--bin", "tenured", "--bin", "tenure"]).map_err(|error| format!("{error:#}"))) {
         Ok(dir) => Ok(dir),
         Err(error) => Err(anyhow::anyhow!(error.clone())),
     }
 }
 
-fn build() -> anyhow::Result<PathBuf> {
+/// The folder of the SDK's examples; built as [`bin_dir`] is.
+pub fn examples() -> anyhow::Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match BUILT.get_or_init(|| build(&["--workspace", "--examples"]).map_err(|error| format!("{error:#}"))) {
+        Ok(dir) => Ok(dir.join("examples")),
+        Err(error) => Err(anyhow::anyhow!(error.clone())),
+    }
+}
+
+fn build(targets: &[&str]) -> anyhow::Result<PathBuf> {
     if let Ok(dir) = std::env::var("TENURE_BIN_DIR") {
         return Ok(dir.into());
     }
@@ -54,11 +63,13 @@ fn build() -> anyhow::Result<PathBuf> {
     let target = dir.parent().context("a profile's folder is in the target folder")?;
     let output = Command::new(cargo)
         .current_dir(repository())
-        .args(["build", "--quiet", "--offline", "--profile", profile, "--bin", "tenured", "--bin", "tenure", "--target-dir"])
+        .args(["build", "--quiet", "--offline", "--profile", profile])
+        .args(targets)
+        .arg("--target-dir")
         .arg(target)
         .output()
         .context("cannot run cargo")?;
-    ensure!(output.status.success(), "cannot build tenured and tenure: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "cannot build {targets:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(dir)
 }
 

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod cluster;
 pub mod disk;
 pub mod elector;
+pub mod example;
 pub mod faketime;
 pub mod history;
 pub mod ports;
