@@ -12,9 +12,9 @@
 //!
 //! **How to record**
 //! - First [`What::Meta`]: name, seed, and what may be demanded (clocks inside the promise or not, bounds of liveness).
-//! - Each operation is an [`Invoke`] *before its first send* and a [`Return`] *after its answer*. Attempts of one request (same request id, other
-//!   replica) are one operation. One without a return is as good as one that returned [`Outcome::Unknown`]: it may have happened at any time after
-//!   its invoke, or not at all. [`Outcome::Refused`] is for what certainly did not happen. A batch of renewals is one operation an item.
+//! - Each operation is an [`Invoke`] *before its first send* and a [`Return`] *after its answer*. Attempts of one acquire (same request id, other
+//!   replica) are one operation; attempts of anything else are one each. One without a return is as good as one that
+//!   returned [`Outcome::Unknown`]: it may have happened at any time after its invoke, or not at all. [`Outcome::Refused`] is for what certainly did not happen. A batch of renewals is one operation an item.
 //! - A waiting acquire records [`What::Queued`] for each position that it is told, and [`What::Detached`] when its stream broke, so that it may
 //!   have lost its turn.
 //! - [`Belief`]: from when to when a holder *acts* as holder. [`What::Believe`] when it begins and again whenever its deadline moves, [`What::Doubt`]
@@ -26,15 +26,14 @@
 //!   when the first replica applies; a process test dumps a watch at the end), in any order. [`What::Witness`] says what these cover. Without a
 //!   witness less can be judged; without its renewals, a little less.
 
+mod calls;
 mod jsonl;
 mod record;
 mod recorder;
 
+pub use calls::{Call, Invoke, LeaseState, Outcome, Released, Return, State};
 pub use jsonl::{ReadError, line};
-pub use record::{
-    Belief, Bounds, Call, Change, Committed, EndReason, Fenced, Invoke, Kind, LeaseState, Meta, Outcome, Record, Released, Replica, Return, State, WatchEnd,
-    WatchOpen, What, WitnessScope,
-};
+pub use record::{Belief, Bounds, Change, Committed, EndReason, Fenced, Kind, Meta, Record, Replica, WatchEnd, WatchOpen, What, WitnessScope};
 pub use recorder::Recorder;
 
 /// Everything that was recorded in one run.

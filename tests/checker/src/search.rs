@@ -70,6 +70,11 @@ enum Step<'h> {
     MaybeRelease {
         token: u64,
     },
+    /// Answered that it was over: a replica whose raft leader died sends a release again, and answers with what the second one found. So this one
+    /// may have ended the hold itself.
+    ReleaseOrOver {
+        token: u64,
+    },
     /// By request: its hold, or its place in the queue.
     ReleaseRequest {
         holder: &'h str,
@@ -231,6 +236,10 @@ impl<'a, 'h> Problem<'a, 'h> {
                 Current::Token(now) if now == token => becomes(Current::Nobody, token),
                 _ => None,
             },
+            Step::ReleaseOrOver { token } => match current {
+                Current::Token(now) if now == token => becomes(Current::Nobody, token),
+                _ => Some(model),
+            },
             Step::ReleaseRequest { holder, request } => match current {
                 Current::Token(now) if self.requests.get(&now).is_none_or(|known| *known == (holder, request)) => becomes(Current::Nobody, now),
                 Current::Unseen(grant) if self.holder(grant) == Some(holder) => becomes(Current::Nobody, 0),
@@ -269,7 +278,7 @@ fn step<'h>(op: &Op<'h>) -> Option<Step<'h>> {
         (Call::Release { token: 0, .. }, _) => None,
         (Call::Release { token, .. }, Some(Outcome::Released { did, .. })) => Some(match did {
             Released::Released => Step::Release { token: *token },
-            _ => Step::NotHeld { token: *token },
+            _ => Step::ReleaseOrOver { token: *token },
         }),
         (Call::Release { token, .. }, _) if unknown => Some(Step::MaybeRelease { token: *token }),
         (Call::Get { stale: false, .. }, Some(Outcome::Got { lease: Some(state), .. })) => held(state).or(Some(Step::Nobody)),

@@ -161,9 +161,11 @@ impl Lease {
             Kind::Created | Kind::Released | Kind::Expired => None,
             Kind::Updated | Kind::Renewed if change.holder.is_empty() => None,
             Kind::Acquired => {
+                // Without the log's clock it is not known whether it was from the queue.
+                let unclaimed = committed.unclaimed || committed.clock_ms.is_none();
                 let lasts = if committed.unclaimed { change.duration_ms.min(CLAIM_MS) } else { change.duration_ms };
                 let deadline_ms = committed.clock_ms.map(|clock| clock.saturating_add(lasts));
-                Some(Hold { holder: change.holder.clone(), token: change.token, deadline_ms, unclaimed: committed.unclaimed })
+                Some(Hold { holder: change.holder.clone(), token: change.token, deadline_ms, unclaimed })
             }
             Kind::Updated | Kind::Renewed => {
                 let mut hold = before.unwrap_or_else(|| Hold { holder: String::new(), token: 0, deadline_ms: None, unclaimed: false });
@@ -196,7 +198,7 @@ mod tests {
     fn replay(changes: Vec<Change>) -> Result<Lease, String> {
         let mut lease = Lease::not_there();
         for change in changes {
-            lease.apply(&Committed { change, ..Committed::default() })?;
+            lease.apply(&Committed { change, clock_ms: Some(1), ..Committed::default() })?;
         }
         Ok(lease)
     }

@@ -125,7 +125,6 @@ fn leases<'h>(facts: &Facts<'h>, report: &Report) -> Vec<&'h str> {
     let mut leases: Vec<(&str, (usize, usize))> = weight.into_iter().collect();
     leases.sort_by_key(|(lease, weight)| (std::cmp::Reverse(*weight), *lease));
     leases.truncate(LEASES);
-    leases.sort_by_key(|(lease, (violations, _))| (*violations == 0, *lease));
     leases.into_iter().map(|(lease, _)| lease).collect()
 }
 

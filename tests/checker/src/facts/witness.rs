@@ -17,7 +17,7 @@ pub struct Witness<'h> {
     pub by_lease: HashMap<&'h str, Vec<usize>>,
     /// Numbers that were recorded twice with different contents.
     pub split: Vec<(u64, &'h Committed, &'h Committed)>,
-    scopes: Vec<(u64, &'h WitnessScope)>,
+    scopes: Vec<(u64, WitnessScope)>,
     by_revision: HashMap<u64, usize>,
 }
 
@@ -27,7 +27,7 @@ impl<'h> Witness<'h> {
         for record in &history.records {
             match &record.what {
                 What::Committed(committed) => witness.changes.push((record.at, committed)),
-                What::Witness(scope) => witness.scopes.push((record.at, scope)),
+                What::Witness(scope) => witness.cover(record.at, scope),
                 _ => {}
             }
         }
@@ -85,25 +85,36 @@ impl<'h> Witness<'h> {
 
     /// What is covered of the namespace of this lease: the widest.
     #[must_use]
-    pub fn scope_of(&self, lease: &str) -> Option<&'h WitnessScope> {
+    pub fn scope_of(&self, lease: &str) -> Option<&WitnessScope> {
         self.scope_of_namespace(Some(namespace(lease)))
     }
 
     /// What is covered of a namespace; of all for `None`.
     #[must_use]
-    pub fn scope_of_namespace(&self, wanted: Option<&str>) -> Option<&'h WitnessScope> {
+    pub fn scope_of_namespace(&self, wanted: Option<&str>) -> Option<&WitnessScope> {
         self.widest(wanted).map(|(_, scope)| scope)
     }
 
-    fn widest(&self, wanted: Option<&str>) -> Option<(u64, &'h WitnessScope)> {
-        let covers = |(_, scope): &&(u64, &WitnessScope)| scope.namespace.is_none() || scope.namespace.as_deref() == wanted;
-        self.scopes.iter().filter(covers).max_by_key(|(_, scope)| scope.upto.saturating_sub(scope.after)).copied()
+    fn widest(&self, wanted: Option<&str>) -> Option<&(u64, WitnessScope)> {
+        let covers = |(_, scope): &&(u64, WitnessScope)| scope.namespace.is_none() || scope.namespace.as_deref() == wanted;
+        self.scopes.iter().filter(covers).max_by_key(|(_, scope)| scope.upto.saturating_sub(scope.after))
+    }
+
+    /// One that goes on where another ended makes it longer.
+    fn cover(&mut self, at: u64, new: &WitnessScope) {
+        let goes_on = |(_, scope): &&mut (u64, WitnessScope)| {
+            scope.namespace == new.namespace && scope.renewals == new.renewals && scope.after <= new.after && new.after <= scope.upto && scope.upto <= new.upto
+        };
+        match self.scopes.iter_mut().find(goes_on) {
+            Some((until, scope)) => (*until, scope.upto) = (at, new.upto),
+            None => self.scopes.push((at, new.clone())),
+        }
     }
 
     /// Whether what had happened to this lease by then would be there.
     #[must_use]
     pub fn covers_until(&self, lease: &str, at: u64) -> bool {
-        self.widest(Some(namespace(lease))).is_some_and(|(until, _)| at <= until)
+        self.widest(Some(namespace(lease))).is_some_and(|(until, _)| at <= *until)
     }
 
     /// Whether the change of this number would be there if it had happened to this lease.

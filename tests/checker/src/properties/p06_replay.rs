@@ -136,6 +136,16 @@ mod tests {
     }
 
     #[test]
+    fn witness_that_goes_on_covers_both_parts() {
+        let scope = |after, upto| What::Witness(WitnessScope { after, upto, renewals: true, namespace: None });
+        let mut story = Story::default();
+        story.at(10, scope(1, 50)).at(20, scope(50, 60));
+        story.clone().granted(11, 12, "a", 40).fails("P6.replay");
+        story.clone().granted(11, 12, "a", 55).fails("P6.replay");
+        assert_eq!(story.granted(11, 12, "a", 65).find("P6.replay").violated, 0);
+    }
+
+    #[test]
     fn what_the_witness_does_not_cover_is_not_judged_by_it() {
         let mut story = Story::default();
         story.committed(5, change(Kind::Renewed, 12, "a", 11)).at(100, What::Witness(WitnessScope { after: 11, upto: 20, renewals: true, namespace: None }));

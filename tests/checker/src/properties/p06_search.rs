@@ -84,8 +84,8 @@ mod tests {
         // Denied though nobody can hold it.
         let denied = Outcome::Denied { lease: state("a", 1), revision: 0 };
         Story::default().granted(0, 5, "a", 1).released(6, 7, 1, Released::Released).op(8, 9, "b", acquire("b"), denied).fails("P6.search");
-        // Refused to the owner.
-        Story::default().granted(0, 5, "a", 1).released(6, 7, 1, Released::NotHolder).fails("P6.search");
+        // Refused to the owner, who has it still.
+        Story::default().granted(0, 5, "a", 1).released(6, 7, 1, Released::NotHolder).renewed(8, 9, 1, 1000).fails("P6.search");
         // A stale read by a deposed raft leader.
         Story::default()
             .granted(0, 5, "a", 1)
@@ -109,6 +109,12 @@ mod tests {
         story.clone().got(8, 9, Some(state("a", 1)), 0).passes("P6.search");
         story.clone().got(8, 9, Some(state("b", 1)), 0).op(10, 11, "b", acquire("b"), unknown()).fails("P6.search");
         story.got(8, 9, Some(state("a", 1)), 0).got(10, 11, Some(state("a", 2)), 0).fails("P6.search");
+    }
+
+    #[test]
+    fn release_that_was_sent_again_inside_the_cluster_may_say_that_it_was_over() {
+        let mut story = Story::default();
+        story.granted(0, 5, "a", 1).released(6, 9, 1, Released::NotHolder).granted(5, 8, "b", 2).passes("P6.search");
     }
 
     #[test]

@@ -42,7 +42,12 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
 /// Who begins to act later has the larger token.
 fn grow(facts: &Facts<'_>, findings: &mut Findings) {
     let mut largest: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut owners: HashMap<(&str, u64), &str> = HashMap::new();
     for held in &facts.beliefs {
+        let owner = *owners.entry((&held.belief.lease, held.belief.token)).or_insert(&held.belief.holder);
+        findings.check(owner == held.belief.holder, held.from, &held.belief.lease, || {
+            format!("token {} is acted upon by {owner} and by {}", held.belief.token, held.belief.holder)
+        });
         let before = largest.entry(&held.belief.lease).or_default();
         findings.check(!facts.meta.clocks_within_promise || held.belief.token >= *before, held.from, &held.belief.lease, || {
             format!("{} begins to act with token {} after {before}", held.belief.holder, held.belief.token)
@@ -92,5 +97,6 @@ mod tests {
         granted_to("a").passes("P11");
         granted_to("b").fails("P11");
         Story::default().belief(0, 10, "a", 7).belief(11, 20, "b", 6).fails("P11");
+        Story::default().belief(0, 10, "a", 7).belief(11, 20, "b", 7).fails("P11");
     }
 }
