@@ -1,8 +1,9 @@
-//! Server identity: each replica's own lease, as operators and clients see it.
+//! Server identity: each replica's own lease, as operators see it, and as clients find the servers by it.
 
 use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use anyhow::{Context as _, ensure};
+use tenure_client::{Client, Error, LostReason};
 use tenure_tests::{
     Cluster, Settings, api, binaries, clock,
     replica::PATIENCE,
@@ -120,4 +121,94 @@ async fn turned_off_nothing_is_published() -> anyhow::Result<()> {
     ensure!(statuses.iter().all(|status| status.leases == 20), "{statuses:#?}");
     ensure!(cluster.api().list(NAMESPACE, "").await?.is_empty(), "something was published");
     cluster.passed()
+}
+
+/// Waits until a client knows what it is to know.
+async fn knows(client: &Client, what: &str, wanted: impl Fn(&[String]) -> bool) -> anyhow::Result<()> {
+    let begun = clock::now();
+    while clock::since(begun) < PATIENCE {
+        if wanted(&client.endpoints()) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    anyhow::bail!("{what}: the client knows {:?}", client.endpoints())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_that_was_given_one_endpoint_goes_on_when_that_replica_is_killed() -> anyhow::Result<()> {
+    let mut cluster = Cluster::three("identity-discover").await?;
+    servers(&cluster, "three live servers", all_live).await?;
+    let addresses: Vec<String> = cluster.replicas.iter().map(|replica| replica.client.addr()).collect();
+    let simple = Client::builder().endpoints([&addresses[0]]).build()?;
+    let client = Client::builder().endpoints([&addresses[0]]).discover(true).build()?;
+    let lease = client.lease("found").duration(Duration::from_secs(6)).acquire().await?;
+    knows(&client, "the other two", |known| addresses.iter().all(|address| known.contains(address))).await?;
+    ensure!(simple.cluster_status().await.is_ok() && simple.endpoints() == addresses[..1], "not asked to, it learned {:?}", simple.endpoints());
+
+    cluster.replica(1)?.kill()?;
+    let found = client.get(v1::GetRequest { name: "found".into(), ..Default::default() }).await?;
+    ensure!(found.token == lease.token() && addresses[1..].contains(&client.endpoint()), "{found:?} at {}", client.endpoint());
+    // It is not on its own: without being asked to, it is lost.
+    let error = simple.get(v1::GetRequest { name: "found".into(), ..Default::default() }).await.err().context("nobody is there")?;
+    ensure!(matches!(error, Error::NotApplied(_)), "{error}");
+    // Longer than the lease lasts by itself.
+    let kept = tokio::time::timeout(Duration::from_secs(8), lease.lost()).await;
+    ensure!(kept.is_err() && lease.is_held(), "it was lost: {kept:?}");
+    lease.release().await?;
+    cluster.passed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn held_lease_survives_the_move_of_every_replica_to_another_address() -> anyhow::Result<()> {
+    let mut cluster = Cluster::three("identity-move").await?;
+    servers(&cluster, "three live servers", all_live).await?;
+    let old: Vec<String> = cluster.replicas.iter().map(|replica| replica.client.addr()).collect();
+    let client = Client::builder().endpoints(old.clone()).discover(true).build()?;
+    let lease = client.lease("held").duration(Duration::from_secs(6)).acquire().await?;
+    for id in 1..=3 {
+        cluster.replica(id)?.terminate().await?;
+        cluster.move_away(id)?;
+        cluster.start_all().await?;
+        let now = cluster.replica(id)?.client.addr();
+        servers(&cluster, "three live servers", |servers| all_live(servers) && said(&servers[&id]).is_ok_and(|said| said["client"] == now)).await?;
+        knows(&client, "the new address", |known| known.contains(&now)).await?;
+        ensure!(lease.is_held(), "lost when replica {id} moved: {:?}", lease.lost_reason());
+    }
+    // Nobody is at the old addresses any more, and the client is not in need of them.
+    let new: Vec<String> = cluster.replicas.iter().map(|replica| replica.client.addr()).collect();
+    let found = client.get(v1::GetRequest { name: "held".into(), ..Default::default() }).await?;
+    ensure!(found.token == lease.token() && new.contains(&client.endpoint()), "{found:?} at {}", client.endpoint());
+    ensure!(old.iter().chain(&new).all(|address| client.endpoints().contains(address)), "{:?}", client.endpoints());
+    // The cluster agrees: one vote each, all at their new addresses, and the whole of it still works without one of them.
+    let statuses = cluster.settled().await?;
+    ensure!(statuses.iter().all(|status| status.members.iter().all(|member| new.contains(&member.client_addr))), "{statuses:#?}");
+    cluster.replica(2)?.kill()?;
+    let kept = tokio::time::timeout(Duration::from_secs(8), lease.lost()).await;
+    ensure!(kept.is_err() && lease.is_held(), "it was lost: {kept:?}");
+    lease.release().await?;
+    ensure!(matches!(lease.lost_reason(), Some(LostReason::Released)), "{:?}", lease.lost_reason());
+    cluster.passed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn address_where_another_cluster_answers_is_not_learned() -> anyhow::Result<()> {
+    let one = || Settings { replicas: 1, ..Settings::default() };
+    let (mine, other) = (Cluster::start("identity-mine", one()).await?, Cluster::start("identity-other", one()).await?);
+    let is_live = |servers: &Servers| states(servers) == [State::Held];
+    servers(&mine, "a live server", is_live).await?;
+    servers(&other, "a live server", is_live).await?;
+    // As if a container advertised an address at which somebody else is, here; and one at which nobody is.
+    let nobody = tenure_tests::ports::find()?;
+    for (name, address) in [("tenured-elsewhere", other.endpoints()), ("tenured-nowhere", nobody.addr())] {
+        let labels = [("tenure.dev/identity".to_owned(), "tenured".to_owned())].into();
+        let holder_data = format!("{{\"client\":\"{address}\"}}").into_bytes().into();
+        mine.api().grant(v1::AcquireRequest { labels, holder_data, ..api::acquire(NAMESPACE, name, "x", 60_000) }).await?;
+    }
+    let client = Client::builder().endpoints([mine.endpoints()]).build()?;
+    ensure!(client.discover().await? == [mine.endpoints()], "{:?}", client.endpoints());
+    let given = Client::builder().endpoints([nobody.addr(), mine.endpoints()]).build()?;
+    ensure!(given.discover().await?.len() == 2, "what was given is forgotten: {:?}", given.endpoints());
+    other.passed()?;
+    mine.passed()
 }
