@@ -62,6 +62,9 @@ pub(crate) struct Global {
         value_name = "HOST:PORT,..."
     )]
     pub(crate) endpoints: Vec<String>,
+    /// Ask those for the cluster's other servers, and follow servers that move: for commands that run for long
+    #[arg(long, global = true)]
+    pub(crate) discover: bool,
     /// Give up after this long, all attempts together (add-member: 10m unless given)
     #[arg(long, global = true, value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) timeout: Option<Duration>,

@@ -18,6 +18,7 @@ use tonic::{
 
 use crate::{
     clock::{Clock, SystemClock},
+    discovery::Discovery,
     endpoints::{Dial, Endpoints},
     error::Error,
     keepalive::Keepalive,
@@ -44,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) random: Random,
     pub(crate) request_timeout: Duration,
     pub(crate) attempt_timeout: Duration,
+    pub(crate) discovery: Discovery,
     /// Runs while there are leases to keep.
     pub(crate) keepalive: Mutex<Weak<Keepalive>>,
 }
@@ -59,6 +61,7 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     seed: Option<u64>,
     dial: Dial,
+    discover: bool,
 }
 
 impl Default for Builder {
@@ -71,6 +74,7 @@ impl Default for Builder {
             clock: SystemClock::shared(),
             seed: None,
             dial: Dial::default(),
+            discover: false,
         }
     }
 }
@@ -97,6 +101,13 @@ impl Builder {
     /// How long making a connection may take. Default 1 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// Learn in the background where the cluster's servers are, and follow those that come, move and go: [`Client::discover`] at the first call and
+    /// whenever something changes, which one watch on the endpoint in use tells. Default off: the client then uses what it was given and nothing else.
+    pub fn discover(mut self, discover: bool) -> Self {
+        self.discover = discover;
         self
     }
 
@@ -129,7 +140,8 @@ impl Builder {
         let start = random.below(self.endpoints.len());
         let endpoints = Endpoints::new(&self.endpoints, self.connect_timeout, start, self.dial).map_err(|message| Error::misuse("endpoints", message))?;
         let (request_timeout, attempt_timeout) = (self.request_timeout, self.attempt_timeout);
-        let inner = Inner { endpoints, clock: self.clock, random, request_timeout, attempt_timeout, keepalive: Mutex::default() };
+        let discovery = Discovery::new(self.discover);
+        let inner = Inner { endpoints, clock: self.clock, random, request_timeout, attempt_timeout, discovery, keepalive: Mutex::default() };
         Ok(Client { inner: Arc::new(inner) })
     }
 }
@@ -144,6 +156,10 @@ impl Client {
         Builder::default()
     }
 
+    pub(crate) fn of(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }
@@ -151,10 +167,16 @@ impl Client {
     /// The endpoint in use now.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        self.inner.endpoints.address(self.inner.endpoints.current().0).to_owned()
+        self.inner.endpoints.current_address()
     }
 
-    /// How many endpoints there are to choose from.
+    /// The endpoints that there are to choose from now: those given, then those learned ([`Builder::discover`]).
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        self.inner.endpoints.addresses()
+    }
+
+    /// How many endpoints there are to choose from now.
     #[must_use]
     pub fn endpoint_count(&self) -> usize {
         self.inner.endpoints.len()

@@ -23,6 +23,7 @@ mod acquire;
 mod asking;
 mod client;
 pub mod clock;
+mod discovery;
 mod election;
 mod endpoints;
 mod error;

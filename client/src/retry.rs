@@ -87,6 +87,7 @@ impl Retry {
 
     /// The endpoint in use, and the time it has.
     pub(crate) fn attempt(&self) -> (usize, Channel, Duration) {
+        self.inner.discovery.run(&self.inner);
         let (index, channel) = self.inner.endpoints.current();
         (index, channel, self.attempt_timeout())
     }
@@ -111,13 +112,13 @@ impl Retry {
     }
 
     pub(crate) fn failure(&self, call: &str, index: usize, status: &Status) -> Failure {
-        Failure::from_status(call.to_owned(), self.inner.endpoints.address(index).to_owned(), status)
+        Failure::from_status(call.to_owned(), self.inner.endpoints.address(index), status)
     }
 
     pub(crate) fn silence(&self, call: &str, index: usize, after: Duration) -> Failure {
         // Nobody reads nanoseconds in a message.
         let message = format!("no answer within {:?}", Duration::from_millis(after.as_millis().try_into().unwrap_or(u64::MAX)));
-        Failure::new(call.to_owned(), self.inner.endpoints.address(index).to_owned(), Code::DeadlineExceeded, message)
+        Failure::new(call.to_owned(), self.inner.endpoints.address(index), Code::DeadlineExceeded, message)
     }
 
     /// Judges a failed attempt: the call's error, or (after a pause) another attempt.

@@ -52,6 +52,11 @@ pub struct Config {
     pub snapshot_log_bytes: u64,
     /// Keep history in sled.
     pub history: bool,
+    /// How long this replica's identity lease lasts unless it is renewed, which it is every third of that; see [`DEFAULT_SERVER_IDENTITY`]. `None`:
+    /// it publishes none.
+    pub server_identity: Option<Duration>,
+    /// Of the machine, for the identity lease's name and labels. Whoever starts the replica finds it out; nothing in here asks the machine.
+    pub host_name: String,
 }
 
 /// Reads a duration as configuration files write it: "50ms", "1.5s".
@@ -62,6 +67,9 @@ pub fn duration(text: &str) -> Option<Duration> {
 
 /// 64 MiB: some seconds of replay at a restart.
 pub const DEFAULT_SNAPSHOT_LOG_BYTES: u64 = 64 << 20;
+
+/// 30 s: three renewals, so that a restart or a change of raft leader never shows, and who died shows soon.
+pub const DEFAULT_SERVER_IDENTITY: Duration = Duration::from_secs(30);
 
 /// Where to reach a replica, host:port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

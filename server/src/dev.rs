@@ -4,13 +4,13 @@
 use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, anyhow};
-use tenure_server::config::{Addresses, Config, DEFAULT_SNAPSHOT_LOG_BYTES, LogFormat, RaftTiming, ServiceLimits};
+use tenure_server::config::{Addresses, Config, DEFAULT_SERVER_IDENTITY, DEFAULT_SNAPSHOT_LOG_BYTES, LogFormat, RaftTiming, ServiceLimits};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
     args::Dev,
     probe,
-    serve::{Sockets, runtime, seed, stop_signal},
+    serve::{Sockets, host_name, runtime, seed, stop_signal},
 };
 
 const REPLICAS: u16 = 3;
@@ -92,6 +92,8 @@ fn config(data_dir: &Path, base_port: u16, k: u16) -> Config {
         limits: ServiceLimits::default(),
         snapshot_log_bytes: DEFAULT_SNAPSHOT_LOG_BYTES,
         history: true,
+        server_identity: Some(DEFAULT_SERVER_IDENTITY),
+        host_name: host_name(),
     }
 }
 

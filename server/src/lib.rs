@@ -19,6 +19,7 @@ mod read;
 mod readiness;
 mod replica;
 mod run;
+mod server_identity;
 mod service;
 mod waiting;
 mod watch;

@@ -158,9 +158,8 @@ impl Members {
             // It was restarted with other addresses.
             Some(member) if member.node.replica_id == node.replica_id => {
                 tracing::info!(node = id, addr, "a member has other addresses than before");
-                self.committed(self.consensus.update_node(id, node)).await?;
-                self.hand_over_after_move(id, &members).await;
-                return Ok(());
+                // Links to it look the address up (consensus/network.rs): nothing else is to be done.
+                return self.committed(self.consensus.update_node(id, node)).await;
             }
             Some(_) => {
                 return Err(Status::failed_precondition(format!(
@@ -178,24 +177,6 @@ impl Members {
         tracing::info!(node = id, addr, replica = node.replica_id, "adding a member");
         self.committed(self.consensus.add_learner(id, node)).await?;
         self.catch_up(id).await
-    }
-
-    /// openraft's streams to a member stay on the address that they began with, as long as the same replica leads: let another one lead.
-    async fn hand_over_after_move(&self, moved: u64, members: &BTreeMap<u64, Member>) {
-        if moved == self.consensus.node_id() {
-            return;
-        }
-        let peers = self.consensus.progress().peers;
-        let there = peers.iter().filter(|(id, peer)| **id != moved && peer.last_contact_ms.is_some_and(|ms| ms <= SILENCE_MS));
-        let voters = there.filter(|(id, _)| members.get(*id).is_some_and(|member| member.voter));
-        let best = voters.max_by_key(|(_, peer)| peer.matched_index).map(|(id, _)| *id);
-        let handed_over = match best {
-            Some(best) => self.consensus.transfer_leader(Some(best), TRANSFER).await.map_err(|error| error.to_string()),
-            None => Err("no other voter is reachable".to_owned()),
-        };
-        if let Err(error) = handed_over {
-            tracing::warn!(node = moved, error, "a member that moved is reached again once another replica leads, or this one is restarted");
-        }
     }
 
     /// Waits until a member lacks little of the log.
@@ -241,13 +222,8 @@ impl Members {
             if voters.is_empty() {
                 return Err(Status::failed_precondition(format!("node {id} is the only voter: add another member first")));
             }
-            let progress = self.consensus.progress();
             let me = self.consensus.node_id();
-            let is_there = |other: &u64| {
-                let contact = progress.peers.get(other).and_then(|peer| peer.last_contact_ms);
-                *other == me || contact.is_some_and(|ms| ms <= SILENCE_MS)
-            };
-            let (there, missing): (Vec<u64>, Vec<u64>) = voters.iter().copied().partition(is_there);
+            let (there, missing) = self.who_is_there(&voters).await;
             if there.len() * 2 <= voters.len() {
                 return Err(Status::failed_precondition(format!(
                     "without node {id} the voters would be {voters:?}, and {missing:?} do not answer: the cluster would stop. Start them, or remove them first"
@@ -262,6 +238,25 @@ impl Members {
         }
         tracing::info!(node = id, "removing a member");
         self.committed(self.consensus.remove(id)).await
+    }
+
+    /// Who of them is there, and who is not. A raft leader that is new has not heard of anybody yet: it listens before it misses a majority.
+    async fn who_is_there(&self, voters: &[u64]) -> (Vec<u64>, Vec<u64>) {
+        let me = self.consensus.node_id();
+        let mut looks = Duration::from_millis(SILENCE_MS).as_millis() / (LOOK / 10).as_millis();
+        loop {
+            let progress = self.consensus.progress();
+            let is_there = |other: &u64| {
+                let contact = progress.peers.get(other).and_then(|peer| peer.last_contact_ms);
+                *other == me || contact.is_some_and(|ms| ms <= SILENCE_MS)
+            };
+            let (there, missing): (Vec<u64>, Vec<u64>) = voters.iter().copied().partition(is_there);
+            if there.len() * 2 > voters.len() || looks == 0 {
+                return (there, missing);
+            }
+            looks -= 1;
+            tokio::time::sleep(LOOK / 10).await;
+        }
     }
 
     async fn transfer_here(&self, to: u64) -> Result<(), Status> {

@@ -25,6 +25,7 @@ use crate::{
     read::Reads,
     readiness::Readiness,
     replica::{Applications, Observer, OnApplied},
+    server_identity::ServerIdentity,
     service::{self, Parts},
     waiting::Waiting,
     watch::WatchHub,
@@ -128,6 +129,10 @@ pub async fn run(config: Config, surroundings: Surroundings, shutdown: impl Futu
     };
     let pages = http::Pages { readiness: readiness.clone(), metrics: Box::new(move |ready| sources.text(ready)) };
     inner.spawn(http::serve(listeners.http, pages, closing.clone()));
+    if let Some(server_identity) = ServerIdentity::of(&config, &identity) {
+        let (router, leadership, stopping) = (router.clone(), consensus.leadership(), stopping.clone());
+        outer.spawn(server_identity.publish(router, leadership, StdRng::from_rng(&mut rng), stopping));
+    }
     let parts = Parts {
         config: config.clone(),
         identity: identity.clone(),

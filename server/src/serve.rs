@@ -21,6 +21,9 @@ pub(crate) fn run(args: &Serve) -> anyhow::Result<()> {
     if let Some(data_dir) = &args.data_dir {
         config.data_dir.clone_from(data_dir);
     }
+    if config.host_name.is_empty() {
+        config.host_name = host_name();
+    }
     let sockets = Sockets::bind(&listen, |key| format!("listen.{key} in {}", args.config.display()))?;
     let seed = seed()?;
     runtime()?.block_on(async {
@@ -33,6 +36,11 @@ pub(crate) fn run(args: &Serve) -> anyhow::Result<()> {
 /// A replica runs on one thread; measured, that beats a pool (docs/decisions/0005). Disks have threads of their own.
 pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// As the kernel has it; a configuration may say otherwise.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// The one place where a process gets its randomness from; what follows is derived.

@@ -2,12 +2,12 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use tempfile::TempDir;
 
 use crate::{
     api::Api,
-    binaries, clock,
+    binaries, clock, ports,
     replica::{PATIENCE, Replica},
     v1,
 };
@@ -21,13 +21,15 @@ pub struct Settings {
     pub min_duration: &'static str,
     /// `snapshot.log_bytes`.
     pub snapshot_log_bytes: &'static str,
+    /// Further lines of their configurations, before the first section.
+    pub top: &'static str,
     /// Where their `data_dir`s are; a temporary folder when there is none for a replica.
     pub data_dirs: Vec<PathBuf>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { replicas: 3, min_duration: "1s", snapshot_log_bytes: "64MiB", data_dirs: Vec::new() }
+        Self { replicas: 3, min_duration: "1s", snapshot_log_bytes: "64MiB", top: "", data_dirs: Vec::new() }
     }
 }
 
@@ -73,9 +75,9 @@ impl Cluster {
 
     /// Writes one replica's configuration file.
     pub fn configure(&self, replica: &Replica, members: &[(u64, String)], bootstrap: bool) -> anyhow::Result<()> {
-        let Settings { min_duration, snapshot_log_bytes, .. } = &self.settings;
+        let Settings { min_duration, snapshot_log_bytes, top, .. } = &self.settings;
         let mut text = format!(
-            "node_id = {}\ndata_dir = {:?}\nbootstrap = {bootstrap}\n\n[listen]\nclient = \"{}\"\npeer = \"{}\"\nhttp = \"{}\"\n",
+            "node_id = {}\ndata_dir = {:?}\nbootstrap = {bootstrap}\n{top}\n[listen]\nclient = \"{}\"\npeer = \"{}\"\nhttp = \"{}\"\n",
             replica.id,
             replica.data_dir,
             replica.client.addr(),
@@ -97,6 +99,16 @@ impl Cluster {
         self.configure(&replica, &[], false)?;
         self.replicas.push(replica);
         self.replicas.last_mut().context("was just pushed")
+    }
+
+    /// Puts a stopped replica elsewhere: its next start is at other ports, which only its own configuration knows.
+    pub fn move_away(&mut self, id: u64) -> anyhow::Result<()> {
+        let replica = self.replica(id)?;
+        ensure!(!replica.running(), "replica {id} runs");
+        (replica.client, replica.peer, replica.http) = (ports::find()?, ports::find()?, ports::find()?);
+        replica.api = Api::new(&replica.client.addr());
+        let replica = self.replicas.iter().rev().find(|replica| replica.id == id).context("was just there")?;
+        self.configure(replica, &[], false)
     }
 
     /// Its folder.

@@ -14,9 +14,11 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Addresses, Config, DEFAULT_SNAPSHOT_LOG_BYTES, LogFormat, RaftTiming, ServiceLimits, Settings,
+    Addresses, Config, DEFAULT_SERVER_IDENTITY, DEFAULT_SNAPSHOT_LOG_BYTES, LogFormat, RaftTiming, ServiceLimits, Settings,
     units::{Bytes, Span},
 };
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What is wrong with a configuration file, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +56,9 @@ struct Document {
     #[serde(default)]
     bootstrap: bool,
     history: Option<bool>,
+    server_identity: Option<bool>,
+    server_identity_duration: Option<Spanned<Span>>,
+    host_name: Option<Spanned<String>>,
     #[serde(default)]
     log: LogFormat,
     listen: Option<AddressSection>,
@@ -151,6 +156,12 @@ fn check(source: &Source<'_>, document: Document) -> Result<Settings, ConfigErro
         let message = format!("[[members]] gives node {node_id} the peer address {peer}, but it advertises {}: they must be the same", advertise.peer);
         return Err(source.at(&document.node_id, "node_id", message));
     }
+    let server_identity = document.server_identity_duration.as_ref();
+    let server_identity = source.span("server_identity_duration", server_identity, DEFAULT_SERVER_IDENTITY, SECOND..=SECOND * 3600)?;
+    let host_name = match document.host_name {
+        Some(name) if name.get_ref().trim().is_empty() => return Err(source.at(&name, "host_name", "must not be empty")),
+        name => name.map(Spanned::into_inner).unwrap_or_default(),
+    };
     Ok(Settings {
         config: Config {
             node_id,
@@ -166,6 +177,8 @@ fn check(source: &Source<'_>, document: Document) -> Result<Settings, ConfigErro
                 Some(bytes) => bytes.get_ref().0,
             },
             history: document.history.unwrap_or(true),
+            server_identity: document.server_identity.unwrap_or(true).then_some(server_identity),
+            host_name,
         },
         listen,
         log: document.log,

@@ -69,6 +69,19 @@ fn defaults_fill_what_is_not_said() {
 }
 
 #[test]
+fn server_identity_is_on_unless_it_is_turned_off() {
+    let with = |lines: &str| parse(&format!("node_id = 7\ndata_dir = \"d\"\n{lines}\n")).map(|settings| settings.config);
+    assert_eq!(with("").expect("is enough").server_identity, Some(Duration::from_secs(30)));
+    assert_eq!(with("server_identity = false\nserver_identity_duration = \"3s\"").expect("is right").server_identity, None);
+    let config = with("server_identity_duration = \"3s\"\nhost_name = \"web-1\"").expect("is right");
+    assert_eq!((config.server_identity, config.host_name.as_str()), (Some(Duration::from_secs(3)), "web-1"));
+    for (lines, key) in [("server_identity_duration = \"2h\"", "`server_identity_duration`"), ("host_name = \" \"", "`host_name`")] {
+        let text = with(lines).expect_err(lines).to_string();
+        assert!(text.starts_with(&format!("x.toml, line 3, {key}: ")), "{text}");
+    }
+}
+
+#[test]
 fn a_typo_is_named_with_its_line_and_the_nearest_key() {
     assert_eq!(refusal("heartbeat = ", "hartbeat = "), "x.toml, line 20, `raft.hartbeat`: unknown key; did you mean `heartbeat`?");
     assert_eq!(refusal("node_id = 1\ndata", "nodeid = 1\ndata"), "x.toml, line 2, `nodeid`: unknown key; did you mean `node_id`?");

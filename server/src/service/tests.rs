@@ -45,6 +45,9 @@ impl Replica {
             limits: ServiceLimits::default(),
             snapshot_log_bytes: 1 << 26,
             history: true,
+            // What these tests count is theirs alone.
+            server_identity: None,
+            host_name: String::new(),
         };
         let client = addr(0);
         let [client_port, peer_port, http_port] = <[TcpListener; 3]>::try_from(ports).expect("three");

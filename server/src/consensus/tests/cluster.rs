@@ -95,6 +95,8 @@ impl Replica {
             limits: ServiceLimits::default(),
             snapshot_log_bytes: self.snapshot_log_bytes,
             history: false,
+            server_identity: None,
+            host_name: String::new(),
         }
     }
 

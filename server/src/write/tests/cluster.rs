@@ -79,6 +79,8 @@ impl Replica {
             limits: ServiceLimits::default(),
             snapshot_log_bytes: 1 << 30,
             history: false,
+            server_identity: None,
+            host_name: String::new(),
         };
         let fresh = Uuid::from_u64_pair(self.id, self.wiped);
         let identity = Identity::open(SystemDisk::shared(), &config.data_dir, self.id, fresh).unwrap();
