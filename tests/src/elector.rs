@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use tenure_checker::history::{self as format, What};
 
-use crate::{clock, replica::PATIENCE};
+use crate::{clock, history::History, replica::PATIENCE};
 
 /// One `elector` process. Killed when dropped.
 #[derive(Debug)]
@@ -95,15 +96,22 @@ fn beliefs(file: &Path) -> anyhow::Result<Vec<Belief>> {
     Ok(by_token.into_values().collect())
 }
 
-/// No two believed at once, and whoever believed later had the larger token. Returns all beliefs in order.
+/// No two believed at once, and whoever believed later had the larger token (P1 and P11 of the checker). Returns all beliefs in order.
 pub fn judge(files: &[PathBuf]) -> anyhow::Result<Vec<Belief>> {
+    let history = History::of("electors");
     let mut all = Vec::new();
-    for file in files {
-        all.extend(beliefs(file)?);
+    for (at, file) in files.iter().enumerate() {
+        for believed in beliefs(file)? {
+            // Up to and with the last moment at which it was noticed; the process samples, so its deadline is not known.
+            let belief = history.number();
+            let (lease, holder) = ("default/election".to_owned(), format!("candidate-{at}"));
+            let believe = format::Belief { belief, lease, holder, token: believed.token, deadline: u64::MAX };
+            history.record_at(believed.from, What::Believe(believe));
+            history.record_at(believed.to + 1, What::Doubt { belief });
+            all.push(believed);
+        }
     }
+    history.judged()?;
     all.sort_unstable();
-    for pair in all.windows(2) {
-        ensure!(pair[0].to < pair[1].from && pair[0].token < pair[1].token, "two believed to lead at once: {pair:?}");
-    }
     Ok(all)
 }

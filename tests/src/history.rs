@@ -1,144 +1,83 @@
-//! What clients saw, and the few laws it must obey. Small on purpose: each check is a sort and a pass.
+//! Records what a test's clients do, in the format of tenure-checker, and has it judged. What is wrong is saved with its page under
+//! `target/histories/`, for `check` and for people.
 
 use std::{
-    collections::BTreeMap,
+    path::PathBuf,
     sync::{Mutex, PoisonError},
 };
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, ensure};
+use tenure_checker::{
+    Recorder, Report,
+    history::{self as format, Call, EndReason, Kind, LeaseState, Meta, Outcome, Released, Replica, State, What, WitnessScope},
+    judge, save,
+};
 
-use crate::{api::to_millis, v1};
-
-/// One acknowledged operation. Times are [`crate::clock::now`].
-#[derive(Clone, Debug)]
-pub struct Op {
-    /// Lease.
-    pub lease: String,
-    /// Who.
-    pub holder: String,
-    /// Fencing token.
-    pub token: u64,
-    /// Before the request was first sent.
-    pub sent: u64,
-    /// When the answer was there.
-    pub answered: u64,
-    /// What was acknowledged.
-    pub what: What,
-}
-
-/// What was acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// A grant.
-    Granted,
-    /// A renewal for so many milliseconds.
-    Renewed(u64),
-    /// A release.
-    Released,
-}
-
-/// From when to when a holder believed that it held.
-#[derive(Clone, Debug)]
-pub struct Belief {
-    /// Lease.
-    pub lease: String,
-    /// Who.
-    pub holder: String,
-    /// Fencing token.
-    pub token: u64,
-    /// First moment.
-    pub from: u64,
-    /// First moment no more.
-    pub until: u64,
-}
+use crate::{
+    api::{self, Api, to_millis},
+    binaries, clock,
+    v1::{self, event, lease, release_response},
+    watcher::replay,
+};
 
 /// Everything recorded in a test.
 #[derive(Debug, Default)]
 pub struct History {
-    ops: Mutex<Vec<Op>>,
-    beliefs: Mutex<Vec<Belief>>,
+    recorder: Recorder,
     refusals: Mutex<Vec<String>>,
-    pending: Mutex<BTreeMap<String, What>>,
+    name: Mutex<String>,
+    forgotten: Mutex<Vec<(u64, u64)>>,
 }
 
 impl History {
-    /// Records that a lease's one client is about to send something.
-    pub fn begin(&self, lease: &str, what: What) {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(lease.to_owned(), what);
+    /// With the name under which it is saved.
+    #[must_use]
+    pub fn of(test: &str) -> Self {
+        let this = Self::default();
+        test.clone_into(&mut this.name.lock().unwrap_or_else(PoisonError::into_inner));
+        this
     }
 
-    /// Records an acknowledgement.
-    pub fn op(&self, op: Op) {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&op.lease);
-        self.ops.lock().unwrap_or_else(PoisonError::into_inner).push(op);
+    /// Takes down what happened now.
+    pub fn record(&self, what: What) {
+        self.recorder.record(clock::now(), what);
     }
 
-    /// Records a hold that is over.
-    pub fn belief(&self, belief: Belief) {
-        self.beliefs.lock().unwrap_or_else(PoisonError::into_inner).push(belief);
+    /// Takes down what another process saw happen.
+    pub fn record_at(&self, at: u64, what: What) {
+        self.recorder.record(at, what);
+    }
+
+    /// A number for an operation, belief, watch or fault.
+    pub fn number(&self) -> u64 {
+        self.recorder.number()
+    }
+
+    /// An operation is about to be sent; its number.
+    pub fn begin(&self, client: &str, call: Call) -> u64 {
+        self.recorder.invoke(clock::now(), client, call)
+    }
+
+    /// Its answer is there. An error that says that nothing happened is [`Outcome::Refused`]; any other, [`Outcome::Unknown`].
+    pub fn end(&self, op: u64, outcome: Outcome) {
+        self.recorder.returned(clock::now(), op, outcome);
+    }
+
+    /// A fault on a replica begins; its number.
+    pub fn fault(&self, kind: &str, replica: u64) -> u64 {
+        let fault = self.number();
+        self.record(What::Fault { fault, kind: kind.to_owned(), nodes: vec![replica.to_string()] });
+        fault
+    }
+
+    /// It is over.
+    pub fn healed(&self, fault: u64) {
+        self.record(What::Healed { fault });
     }
 
     /// Records an error that a client must not retry.
     pub fn refusal(&self, text: String) {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner).push(text);
-    }
-
-    /// All acknowledgements, in the order of their answers.
-    #[must_use]
-    pub fn ops(&self) -> Vec<Op> {
-        let mut ops = self.ops.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        ops.sort_by_key(|op| op.answered);
-        ops
-    }
-
-    /// Every check that needs nothing but the history.
-    pub fn check(&self) -> anyhow::Result<()> {
-        self.no_two_holders()?;
-        self.tokens_grow()?;
-        self.no_refusals()
-    }
-
-    /// At no moment did two holders believe to hold one lease.
-    pub fn no_two_holders(&self) -> anyhow::Result<()> {
-        let mut by_lease: BTreeMap<String, Vec<Belief>> = BTreeMap::new();
-        for belief in self.beliefs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            by_lease.entry(belief.lease.clone()).or_default().push(belief.clone());
-        }
-        for beliefs in by_lease.values_mut() {
-            beliefs.sort_by_key(|belief| belief.from);
-            let mut last: Option<&Belief> = None;
-            for belief in beliefs.iter() {
-                if let Some(last) = last {
-                    ensure!(belief.from >= last.until, "two holders at once: {last:?} and {belief:?}");
-                }
-                if last.is_none_or(|last| belief.until > last.until) {
-                    last = Some(belief);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A grant that was asked for after another was answered has the larger token; none was given twice.
-    pub fn tokens_grow(&self) -> anyhow::Result<()> {
-        let mut by_lease: BTreeMap<String, Vec<Op>> = BTreeMap::new();
-        for op in self.ops().into_iter().filter(|op| op.what == What::Granted) {
-            by_lease.entry(op.lease.clone()).or_default().push(op);
-        }
-        for grants in by_lease.values_mut() {
-            grants.sort_by_key(|grant| grant.token);
-            for pair in grants.windows(2) {
-                let [earlier, later] = pair else { continue };
-                ensure!(earlier.token != later.token || earlier.holder == later.holder, "one token for two: {earlier:?} and {later:?}");
-            }
-            // By token, each must have been answered after every smaller one was sent.
-            let mut latest_sent = 0;
-            for grant in grants.iter() {
-                ensure!(grant.answered >= latest_sent, "a token is smaller than one granted before: {grant:?}");
-                latest_sent = latest_sent.max(grant.sent);
-            }
-        }
-        Ok(())
     }
 
     /// Nothing failed in a way that a client may not retry.
@@ -148,92 +87,176 @@ impl History {
         Ok(())
     }
 
-    /// What is there now holds everything that was acknowledged until `cutoff`. Each lease had one client, which had at most one operation under
-    /// way at the end; what was acknowledged later, or sent and not acknowledged, may be there or not.
-    pub fn nothing_lost(&self, now: &[v1::Lease], cutoff: u64) -> anyhow::Result<()> {
-        let now: BTreeMap<&str, &v1::Lease> = now.iter().map(|lease| (lease.name.as_str(), lease)).collect();
-        let mut by_lease: BTreeMap<String, (Option<Op>, Vec<What>)> = BTreeMap::new();
-        for op in self.ops() {
-            let (last, maybe) = by_lease.entry(op.lease.clone()).or_default();
-            if op.answered <= cutoff {
-                *last = Some(op);
-            } else {
-                maybe.push(op.what);
+    /// Records what a list shows as a read of each lease that this history knows of in that namespace: those that are not listed are not there.
+    pub async fn read_all(&self, api: &Api, namespace: &str) -> anyhow::Result<Vec<v1::Lease>> {
+        let known = self.leases(namespace);
+        let ops: Vec<u64> = known.iter().map(|lease| self.begin(&api.addr, Call::Get { lease: lease.clone(), stale: false })).collect();
+        let listed = api.list(namespace, "").await?;
+        for (lease, op) in known.iter().zip(ops) {
+            let state = listed.iter().map(state).find(|state| state.lease == *lease);
+            self.end(op, Outcome::Got { lease: state, revision: 0 });
+        }
+        Ok(listed)
+    }
+
+    fn leases(&self, namespace: &str) -> Vec<String> {
+        let history = self.recorder.history();
+        let called = history.records.iter().filter_map(|record| match &record.what {
+            What::Invoke(format::Invoke { call: Call::Acquire { lease, .. }, .. }) => Some(lease),
+            _ => None,
+        });
+        let mut leases: Vec<String> = called.filter(|lease| lease.starts_with(&format!("{namespace}/"))).cloned().collect();
+        leases.sort_unstable();
+        leases.dedup();
+        leases
+    }
+
+    /// Adds the witness: every change of a namespace after a revision, as one replica replays it.
+    pub async fn witness(&self, api: &Api, namespace: &str, after: u64) -> anyhow::Result<u64> {
+        let until = clock::now();
+        let end = api.grant(api::acquire(namespace, &format!("witness-{until}"), "witness", 1000)).await?.revision;
+        for event in replay(api, namespace, after, end).await? {
+            let change = change(&event).context("an event has a lease")?;
+            self.record(What::Committed(format::Committed { change, ..format::Committed::default() }));
+        }
+        self.recorder.record(until, What::Witness(WitnessScope { after, upto: end, renewals: false, namespace: Some(namespace.to_owned()) }));
+        Ok(end)
+    }
+
+    /// Adds what replicas said that they have applied.
+    pub fn replicas(&self, statuses: &[v1::StatusResponse]) {
+        for status in statuses {
+            let header = status.header.clone().unwrap_or_default();
+            let replica =
+                Replica { node: header.served_by.to_string(), applied_index: status.applied_index, revision: header.revision, state_hash: status.state_hash };
+            self.record(What::Replica(replica));
+        }
+    }
+
+    /// What was answered since then, until now, may never have been made durable: nobody knows what came of it.
+    pub fn forget(&self, since: u64) {
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).push((since, clock::now()));
+    }
+
+    /// Has everything judged, and says how much that was. What is violated is saved, and an error.
+    pub fn check(&self) -> anyhow::Result<Report> {
+        let report = self.judged()?;
+        println!("{}", report.to_string().lines().last().unwrap_or_default());
+        Ok(report)
+    }
+
+    /// The same without a word, for who asks again and again.
+    pub fn judged(&self) -> anyhow::Result<Report> {
+        self.no_refusals()?;
+        let mut history = self.recorder.history();
+        let forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for record in &mut history.records {
+            if let What::Return(answer) = &mut record.what
+                && forgotten.iter().any(|(from, to)| *from < record.at && record.at <= *to)
+            {
+                answer.outcome = Outcome::Unknown { error: "answered after the power was gone".into() };
             }
         }
-        ensure!(by_lease.values().any(|(last, _)| last.is_some()), "nothing was acknowledged: the test says nothing");
-        for (name, (last, mut maybe)) in by_lease {
-            let Some(op) = last else { continue };
-            maybe.extend(self.pending.lock().unwrap_or_else(PoisonError::into_inner).get(&name));
-            let Some(lease) = now.get(name.as_str()) else { bail!("{name} is gone, after {op:?}") };
-            if lease.token > op.token && maybe.contains(&What::Granted) {
-                continue;
-            }
-            ensure!(lease.token == op.token, "{name} has another token: {lease:?} after {op:?}, and perhaps {maybe:?}");
-            let held = lease.state() == v1::lease::State::Held;
-            match op.what {
-                What::Released => ensure!(!held, "{name} is held again: {lease:?} after {op:?}"),
-                What::Granted | What::Renewed(_) => {
-                    ensure!(held || maybe.contains(&What::Released), "{name} is not held any more: {lease:?} after {op:?}, and perhaps {maybe:?}");
-                }
-            }
-            if let (What::Renewed(ms), true) = (op.what, held) {
-                let there = to_millis(lease.duration.as_ref());
-                ensure!(there >= ms, "{name}: renewed for {ms} ms, but the newest renewal there is for {there} ms");
-            }
+        let name = self.name.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // At the beginning of the recorded time.
+        let at = history.records.first().map_or(0, |record| record.at);
+        history.records.insert(0, format::Record { at, what: What::Meta(Meta { name, ..Meta::default() }) });
+        let report = judge(&history);
+        let keep = std::env::var_os("TENURE_TEST_KEEP_HISTORIES").is_some();
+        if report.violations() > 0 || keep {
+            let file = save::all(&history, &report, &dir())?;
+            println!("{report}\nsaved: {} and .html beside it", file.display());
         }
-        Ok(())
+        let (id, first) = report.told().next().map_or(("", String::new()), |(id, violation)| (id, violation.text.clone()));
+        ensure!(report.violations() == 0, "{} violations, the first of {id}: {first}", report.violations());
+        Ok(report)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// `target/histories`.
+fn dir() -> PathBuf {
+    let profile = binaries::profile_dir();
+    profile.parent().unwrap_or(&profile).join("histories")
+}
 
-    fn belief(holder: &str, from: u64, until: u64) -> Belief {
-        Belief { lease: "l".into(), holder: holder.into(), token: from, from, until }
+/// A lease as the checker has it.
+#[must_use]
+pub fn state(lease: &v1::Lease) -> State {
+    State {
+        lease: format!("{}/{}", lease.namespace, lease.name),
+        state: match lease.state() {
+            lease::State::Held => LeaseState::Held,
+            lease::State::Expired => LeaseState::Expired,
+            lease::State::Free | lease::State::Unspecified => LeaseState::Free,
+        },
+        holder: lease.holder.clone(),
+        token: lease.token,
+        duration_ms: to_millis(lease.duration.as_ref()),
+        revision: lease.revision,
+        renew_revision: lease.renew_revision,
+        create_revision: lease.create_revision,
+        waiters: lease.waiters,
     }
+}
 
-    fn grant(token: u64, sent: u64, answered: u64) -> Op {
-        Op { lease: "l".into(), holder: format!("h{token}"), token, sent, answered, what: What::Granted }
-    }
+/// An event as the checker has it; `None` if it is none.
+#[must_use]
+pub fn change(event: &v1::Event) -> Option<format::Change> {
+    let lease = event.lease.as_ref()?;
+    let kind = match event.r#type() {
+        event::Type::Created => Kind::Created,
+        event::Type::Acquired => Kind::Acquired,
+        event::Type::Renewed => Kind::Renewed,
+        event::Type::Released => Kind::Released,
+        event::Type::Expired => Kind::Expired,
+        event::Type::Updated => Kind::Updated,
+        event::Type::Deleted => Kind::Deleted,
+        event::Type::Unspecified => return None,
+    };
+    Some(format::Change {
+        revision: event.revision,
+        kind,
+        lease: format!("{}/{}", lease.namespace, lease.name),
+        token: lease.token,
+        holder: lease.holder.clone(),
+        duration_ms: to_millis(lease.duration.as_ref()),
+        create_revision: lease.create_revision,
+        previous_holder: event.previous_holder.clone(),
+        reason: reason(event.reason()),
+    })
+}
 
-    #[test]
-    fn overlapping_beliefs_are_found() {
-        let history = History::default();
-        history.belief(belief("a", 0, 10));
-        history.belief(belief("b", 10, 20));
-        history.no_two_holders().expect("touching is not overlapping");
-        history.belief(belief("c", 19, 21));
-        history.no_two_holders().expect_err("c began before b ended");
-    }
+/// Why a hold ended, as the checker has it; `None`: it was not said.
+#[must_use]
+pub const fn reason(reason: v1::EndReason) -> Option<EndReason> {
+    Some(match reason {
+        v1::EndReason::Unspecified => return None,
+        v1::EndReason::Released => EndReason::Released,
+        v1::EndReason::Expired => EndReason::Expired,
+        v1::EndReason::Reclaimed => EndReason::Reclaimed,
+        v1::EndReason::Revoked => EndReason::Revoked,
+        v1::EndReason::Unclaimed => EndReason::Unclaimed,
+        v1::EndReason::Barred => EndReason::Barred,
+        v1::EndReason::Detached => EndReason::Detached,
+        v1::EndReason::UnknownToken => EndReason::UnknownToken,
+        v1::EndReason::WrongLease => EndReason::WrongLease,
+    })
+}
 
-    #[test]
-    fn an_overlap_with_an_older_longer_belief_is_found() {
-        let history = History::default();
-        history.belief(belief("a", 0, 100));
-        history.belief(belief("b", 100, 101));
-        history.belief(belief("c", 50, 60));
-        history.no_two_holders().expect_err("c is inside a");
-    }
+/// The answer to a release.
+#[must_use]
+pub fn released(answer: &v1::ReleaseResponse) -> Outcome {
+    let did = match answer.outcome() {
+        release_response::Outcome::Released => Released::Released,
+        release_response::Outcome::AlreadyReleased => Released::AlreadyReleased,
+        release_response::Outcome::Barred => Released::Barred,
+        release_response::Outcome::NotHolder | release_response::Outcome::Unspecified => Released::NotHolder,
+    };
+    Outcome::Released { did, lease: answer.lease.as_ref().map(state), revision: answer.header.as_ref().map_or(0, |header| header.revision) }
+}
 
-    #[test]
-    fn a_token_that_shrinks_is_found() {
-        let history = History::default();
-        history.op(grant(5, 0, 10));
-        history.op(grant(6, 5, 20));
-        history.tokens_grow().expect("in order");
-        history.op(grant(4, 30, 40));
-        history.tokens_grow().expect_err("4 was asked for after 6 was answered");
-    }
-
-    #[test]
-    fn a_lost_renewal_is_found() {
-        let history = History::default();
-        history.op(Op { what: What::Renewed(7000), ..grant(5, 0, 10) });
-        let lease = |ms| v1::Lease { name: "l".into(), token: 5, state: v1::lease::State::Held as i32, duration: crate::millis(ms), ..Default::default() };
-        history.nothing_lost(&[lease(7000)], 10).expect("as acknowledged");
-        history.nothing_lost(&[lease(6999)], 10).expect_err("an older renewal");
-        history.nothing_lost(&[], 10).expect_err("gone");
-    }
+/// No answer.
+#[must_use]
+pub fn unknown(error: impl ToString) -> Outcome {
+    Outcome::Unknown { error: error.to_string() }
 }

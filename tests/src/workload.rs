@@ -10,10 +10,12 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use tenure_checker::history::{Belief, Call, Outcome as Answer, What};
+
 use crate::{
     api::{self, Api, may_retry, millis, to_millis},
     clock,
-    history::{Belief, History, Op, What},
+    history::{History, reason, released, state, unknown},
     v1::{self, acquire_response, renew_result},
 };
 
@@ -152,7 +154,8 @@ struct Renewals {
 }
 
 impl Renewals {
-    async fn renew(open: &mut Option<Self>, api: &Api, request: v1::RenewRequest) -> Result<v1::RenewResult, Status> {
+    /// The result, and the revision of the answer's header.
+    async fn renew(open: &mut Option<Self>, api: &Api, request: v1::RenewRequest) -> Result<(v1::RenewResult, u64), Status> {
         let renewals = if let Some(renewals) = open.as_mut() {
             renewals.requests.send(request).await.map_err(|_| Status::unavailable("the stream of renewals ended"))?;
             renewals
@@ -163,7 +166,8 @@ impl Renewals {
             open.insert(Self { requests, answers })
         };
         let answer = renewals.answers.message().await?.ok_or_else(|| Status::unavailable("the stream of renewals ended"))?;
-        answer.results.into_iter().next().ok_or_else(|| Status::internal("an answer without a result"))
+        let revision = answer.header.map_or(0, |header| header.revision);
+        Ok((answer.results.into_iter().next().ok_or_else(|| Status::internal("an answer without a result"))?, revision))
     }
 }
 
@@ -182,22 +186,35 @@ enum Got {
     Not(Outcome),
 }
 
-/// Asks until there is an answer; the same request each time.
-async fn ask(plan: &Plan, history: &History, request: &v1::AcquireRequest, turn: &mut usize) -> Got {
+/// Asks until there is an answer; the same request each time: one operation.
+async fn ask(plan: &Plan, history: &History, op: u64, request: &v1::AcquireRequest, turn: &mut usize) -> Got {
     let longest = plan.wait_ms.map_or(ATTEMPT, |ms| ATTEMPT + Duration::from_millis(ms));
     loop {
         let api = &plan.replicas[*turn % plan.replicas.len()];
+        let mut queued = false;
         let attempt = async {
             let mut answers = api.lease.clone().acquire(request.clone()).await?.into_inner();
             while let Some(answer) = answers.message().await? {
+                let revision = answer.header.map_or(0, |header| header.revision);
                 match answer.result {
-                    Some(acquire_response::Result::Granted(granted)) => {
-                        let token = granted.lease.map_or(0, |lease| lease.token);
-                        return Ok(Got::Granted { token, must_renew: granted.must_renew });
+                    Some(acquire_response::Result::Granted(v1::Granted { lease: Some(lease), must_renew })) => {
+                        history.end(op, Answer::Granted { lease: state(&lease), must_renew, revision });
+                        return Ok(Got::Granted { token: lease.token, must_renew });
                     }
-                    Some(acquire_response::Result::Denied(_)) => return Ok(Got::Not(Outcome::Denied)),
-                    Some(acquire_response::Result::Ended(_)) => return Ok(Got::Not(Outcome::Ended)),
-                    Some(acquire_response::Result::Queued(_)) | None => {}
+                    Some(acquire_response::Result::Denied(v1::Denied { lease })) => {
+                        history.end(op, Answer::Denied { lease: lease.as_ref().map(state).unwrap_or_default(), revision });
+                        return Ok(Got::Not(Outcome::Denied));
+                    }
+                    Some(acquire_response::Result::Ended(ended)) => {
+                        let reason = reason(ended.reason()).ok_or_else(|| Status::internal("ended without a reason"))?;
+                        history.end(op, Answer::Ended { token: ended.token, reason });
+                        return Ok(Got::Not(Outcome::Ended));
+                    }
+                    Some(acquire_response::Result::Queued(v1::Queued { position, .. })) => {
+                        queued = true;
+                        history.record(What::Queued { op, position });
+                    }
+                    Some(acquire_response::Result::Granted(_)) | None => {}
                 }
             }
             Err(Status::unavailable("Acquire ended without an answer"))
@@ -207,6 +224,9 @@ async fn ask(plan: &Plan, history: &History, request: &v1::AcquireRequest, turn:
             Ok(Err(status)) if may_retry(&status) => {}
             Ok(Err(status)) => history.refusal(format!("Acquire of {} at {}: {status}", plan.lease, api.addr)),
             Err(_) => {}
+        }
+        if queued {
+            history.record(What::Detached { op });
         }
         *turn += 1;
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -223,28 +243,39 @@ pub async fn hold(plan: &Plan, history: &History, stopped: impl Future<Output = 
         labels: plan.labels.iter().cloned().collect(),
         ..api::acquire(&plan.namespace, &plan.lease, &plan.holder, plan.duration_ms)
     };
-    history.begin(&plan.lease, What::Granted);
-    let (token, must_renew) = match ask(plan, history, &request, &mut turn).await {
+    let lease = format!("{}/{}", plan.namespace, plan.lease);
+    let call = Call::Acquire {
+        lease: lease.clone(),
+        holder: plan.holder.clone(),
+        request_id: request.request_id.clone(),
+        duration_ms: plan.duration_ms,
+        wait_ms: plan.wait_ms,
+        reclaim: false,
+    };
+    let op = history.begin(&plan.holder, call);
+    let (token, must_renew) = match ask(plan, history, op, &request, &mut turn).await {
         Got::Granted { token, must_renew } => (token, must_renew),
         Got::Not(outcome) => return Hold { token: 0, renewals: 0, outcome, ended_at: clock::now(), deadline: 0 },
     };
-    let answered = clock::now();
-    let op = |sent, what| Op { lease: plan.lease.clone(), holder: plan.holder.clone(), token, sent, answered: clock::now(), what };
-    history.op(op(sent, What::Granted));
 
     // Not "mine" yet when a renewal must come first: then the belief begins with its answer.
-    let mut believed_from = (!must_renew).then_some(answered);
+    let mut believes = !must_renew;
+    let belief = history.number();
+    let believe = |deadline| history.record(What::Believe(Belief { belief, lease: lease.clone(), holder: plan.holder.clone(), token, deadline }));
     let mut until = deadline(sent, plan.duration_ms);
     let mut next = if must_renew { clock::now() } else { clock::now() + clock::nanos(plan.every) };
     let mut renewals = 0;
     let mut stream = None;
     let mut stopped = std::pin::pin!(stopped);
-    if let (false, Some(granted)) = (must_renew, granted.as_ref()) {
-        granted.send_replace(token);
+    if believes {
+        believe(until);
+        if let Some(granted) = granted.as_ref() {
+            granted.send_replace(token);
+        }
     }
 
     let outcome = loop {
-        let last_word = if believed_from.is_some() { until } else { until + 5_000_000_000 };
+        let last_word = if believes { until } else { until + 5_000_000_000 };
         tokio::select! {
             biased;
             ending = &mut stopped => break Outcome::Stopped(ending),
@@ -252,6 +283,7 @@ pub async fn hold(plan: &Plan, history: &History, stopped: impl Future<Output = 
             () = sleep_until(next) => {}
         }
         let renewal_sent = clock::now();
+        let op = history.begin(&plan.holder, Call::Renew { lease: lease.clone(), token, duration_ms: None });
         let request = v1::RenewRequest { items: vec![api::renewal(token)] };
         let api = &plan.replicas[turn % plan.replicas.len()];
         let answer = tokio::select! {
@@ -259,29 +291,36 @@ pub async fn hold(plan: &Plan, history: &History, stopped: impl Future<Output = 
             ending = &mut stopped => break Outcome::Stopped(ending),
         };
         match answer {
-            Ok(v1::RenewResult { result: Some(renew_result::Result::Renewed(renewed)) }) => {
+            Ok((v1::RenewResult { result: Some(renew_result::Result::Renewed(renewed)) }, revision)) => {
+                let ms = to_millis(renewed.duration.as_ref());
+                history.end(op, Answer::Renewed { duration_ms: ms, revision });
                 // A late answer revives nothing.
-                if believed_from.is_some() && clock::now() >= until {
+                if believes && clock::now() >= until {
                     break Outcome::DeadlinePassed;
                 }
-                let ms = to_millis(renewed.duration.as_ref());
-                history.op(op(renewal_sent, What::Renewed(ms)));
                 renewals += 1;
-                until = if believed_from.is_none() { deadline(renewal_sent, ms) } else { until.max(deadline(renewal_sent, ms)) };
-                if believed_from.is_none() {
-                    believed_from = Some(clock::now());
+                until = if believes { until.max(deadline(renewal_sent, ms)) } else { deadline(renewal_sent, ms) };
+                believe(until);
+                if !believes {
+                    believes = true;
                     if let Some(granted) = granted.as_ref() {
                         granted.send_replace(token);
                     }
                 }
                 next = renewal_sent + clock::nanos(plan.every);
             }
-            Ok(v1::RenewResult { result: Some(renew_result::Result::Lost(lost)) }) => break Outcome::Lost(lost.reason()),
-            Ok(v1::RenewResult { result: None }) => {
+            Ok((v1::RenewResult { result: Some(renew_result::Result::Lost(lost)) }, _)) => {
+                if let Some(reason) = reason(lost.reason()) {
+                    history.end(op, Answer::Lost { reason, holder: Some(lost.holder.clone()).filter(|holder| !holder.is_empty()) });
+                }
+                break Outcome::Lost(lost.reason());
+            }
+            Ok((v1::RenewResult { result: None }, _)) => {
                 history.refusal(format!("Renew of {} at {}: an empty result", plan.lease, api.addr));
                 next = clock::now() + 5_000_000;
             }
             Err(status) => {
+                history.end(op, unknown(&status));
                 if !may_retry(&status) {
                     history.refusal(format!("Renew of {} at {}: {status}", plan.lease, api.addr));
                 }
@@ -293,26 +332,25 @@ pub async fn hold(plan: &Plan, history: &History, stopped: impl Future<Output = 
     };
 
     let ended_at = clock::now();
-    if let Some(from) = believed_from {
-        // One who falls silent believes to the end.
-        let until = if outcome == Outcome::Stopped(Ending::Silence) { until } else { until.min(ended_at) };
-        history.belief(Belief { lease: plan.lease.clone(), holder: plan.holder.clone(), token, from, until });
+    // One who falls silent believes to the end.
+    if believes && outcome != Outcome::Stopped(Ending::Silence) && ended_at < until {
+        history.record(What::Doubt { belief });
     }
     if outcome == Outcome::Stopped(Ending::Release) {
-        release(plan, history, token, &mut turn).await;
+        release(plan, history, &lease, token, &mut turn).await;
     }
     Hold { token, renewals, outcome, ended_at, deadline: until }
 }
 
-async fn release(plan: &Plan, history: &History, token: u64, turn: &mut usize) {
+async fn release(plan: &Plan, history: &History, lease: &str, token: u64, turn: &mut usize) {
     let sent = clock::now();
-    history.begin(&plan.lease, What::Released);
-    // A release is worth retrying only as long as the lease lives.
+    // A release is worth retrying only as long as the lease lives. Each attempt is an operation: the first may have done it.
     while clock::since(sent) < Duration::from_millis(plan.duration_ms) {
         let api = &plan.replicas[*turn % plan.replicas.len()];
+        let op = history.begin(&plan.holder, Call::Release { lease: lease.to_owned(), token, holder: String::new(), request_id: String::new() });
         match tokio::time::timeout(ATTEMPT, api.release(&plan.namespace, &plan.lease, token)).await {
-            Ok(Ok(_)) => {
-                history.op(Op { lease: plan.lease.clone(), holder: plan.holder.clone(), token, sent, answered: clock::now(), what: What::Released });
+            Ok(Ok(answer)) => {
+                history.end(op, released(&answer));
                 return;
             }
             Ok(Err(status)) if !may_retry(&status) => {

@@ -23,7 +23,7 @@ struct Bystander(Holder, Arc<History>);
 
 impl Bystander {
     async fn at(cluster: &Cluster) -> anyhow::Result<Self> {
-        let history = Arc::new(History::default());
+        let history = Arc::new(History::of("bystander"));
         let mut holder = Holder::spawn(Plan::new("bystander", "lease", "bystander", 1500, &cluster.apis(), 0), Arc::clone(&history));
         holder.granted().await?;
         Ok(Self(holder, history))
@@ -34,7 +34,7 @@ impl Bystander {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let hold = self.0.stop(Ending::Release).await?;
         ensure!(hold.outcome == Outcome::Stopped(Ending::Release) && hold.renewals > 2, "the bystander lost its lease: {hold:?}");
-        self.1.check()
+        self.1.check().map(drop)
     }
 }
 

@@ -28,10 +28,10 @@ fn tenure(cluster: &Cluster, args: &[&str]) -> anyhow::Result<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fleet_of_two_hundred_nodes_outlives_the_raft_leader() -> anyhow::Result<()> {
     let mut cluster = Cluster::three("fleet").await?;
-    let history = Arc::new(History::default());
+    let history = Arc::new(History::of("fleet"));
     let probe = Probe::spawn(&cluster.apis(), &history).await?;
     let start = cluster.api().status().await?.header.context("a header")?.revision;
-    let mut watcher = Watcher::spawn(&cluster.apis(), 0, "kube-node-lease", start);
+    let mut watcher = Watcher::recorded(&cluster.apis(), 0, "kube-node-lease", start, &history);
     let mut nodes = Vec::new();
     for at in 0..NODES {
         // Connections of its own for each node, as in life.
@@ -54,11 +54,13 @@ async fn fleet_of_two_hundred_nodes_outlives_the_raft_leader() -> anyhow::Result
     }
     let raft_leader = cluster.raft_leader().await?;
     let killed = clock::now();
+    let fault = history.fault("kill -9", raft_leader);
     cluster.replica(raft_leader)?.kill()?;
     ensure!(probe.writes_again(killed, PATIENCE).await, "no write after the raft leader was killed");
     tokio::time::sleep(Duration::from_secs(1)).await;
     let gap = probe.longest_silence(killed);
     cluster.start_all().await?;
+    history.healed(fault);
 
     // All shown as EXPIRED within their bound: the deadline that each had computed itself, 1 % of the duration, what the failover took, and a busy machine.
     let bound = Duration::from_millis(DURATION_MS / 100 + 500) + gap + Duration::from_secs(2);
@@ -100,11 +102,13 @@ async fn fleet_of_two_hundred_nodes_outlives_the_raft_leader() -> anyhow::Result
         renewals += hold.renewals;
     }
     println!("{renewals} renewals by live nodes");
-    history.check()?;
     drop(probe);
-    let end = cluster.api().status().await?.header.context("a header")?.revision;
-    watcher.reached(end).await.ok();
-    let changed_hands = watcher.events().iter().filter(|event| event.r#type() == event::Type::Acquired).count();
+    let end = history.witness(&cluster.api(), "kube-node-lease", start).await?;
+    watcher.reached(end).await?;
+    history.replicas(&cluster.settled().await?);
+    history.check()?;
+    let fleet = |event: &&v1::Event| event.lease.as_ref().is_some_and(|lease| lease.name.starts_with("node-"));
+    let changed_hands = watcher.events().iter().filter(fleet).filter(|event| event.r#type() == event::Type::Acquired).count();
     ensure!(changed_hands == NODES, "{changed_hands} grants for {NODES} nodes");
     cluster.passed()
 }

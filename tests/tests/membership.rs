@@ -16,7 +16,7 @@ async fn dead_replica_is_replaced_under_load() -> anyhow::Result<()> {
     // Small, so that the newcomer needs a snapshot.
     let settings = tenure_tests::Settings { snapshot_log_bytes: "64KiB", ..Default::default() };
     let mut cluster = Cluster::start("replace", settings).await?;
-    let history = Arc::new(History::default());
+    let history = Arc::new(History::of("dead-replica-is-replaced"));
     // What a snapshot must bring over.
     for at in 0..300 {
         cluster.api().grant(api::acquire("old", &format!("lease-{at}"), "me", 600_000)).await?;

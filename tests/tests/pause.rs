@@ -8,6 +8,7 @@ use tenure_tests::{
     Cluster, History, api, clock,
     replica::PATIENCE,
     v1::lease,
+    watcher::Watcher,
     workload::{Ending, Holder, Outcome, Plan},
 };
 
@@ -62,7 +63,9 @@ async fn stopping_all_replicas_ends_no_lease_with_time_left() -> anyhow::Result<
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn raft_leader_that_slept_through_its_replacement_does_no_harm() -> anyhow::Result<()> {
     let cluster = Cluster::three("sigstop-leader").await?;
-    let history = Arc::new(History::default());
+    let history = Arc::new(History::of("raft-leader-that-slept"));
+    let start = cluster.api().grant(api::acquire("load", "first", "me", 1000)).await?.revision;
+    let mut watcher = Watcher::recorded(&cluster.apis(), 0, "load", start, &history);
     let mut holders = Vec::new();
     for at in 0..12_usize {
         // Two for each lease: the second waits for the first to fail.
@@ -77,9 +80,11 @@ async fn raft_leader_that_slept_through_its_replacement_does_no_harm() -> anyhow
     for _ in 0..2 {
         let raft_leader = cluster.raft_leader().await?;
         let stopped = cluster.replicas.iter().find(|replica| replica.id == raft_leader).expect("is one of them");
+        let fault = history.fault("SIGSTOP", raft_leader);
         stopped.signal(Signal::STOP)?;
         tokio::time::sleep(Duration::from_secs(4)).await;
         stopped.signal(Signal::CONT)?;
+        history.healed(fault);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     for (at, holder) in holders.into_iter().enumerate() {
@@ -90,6 +95,10 @@ async fn raft_leader_that_slept_through_its_replacement_does_no_harm() -> anyhow
         let hold = holder.stop(Ending::Silence).await?;
         ensure!(hold.outcome == Outcome::Stopped(Ending::Silence), "{lease} was not kept: {hold:?}");
     }
+    let end = history.witness(&cluster.api(), "load", start).await?;
+    watcher.reached(end).await?;
+    watcher.stop().await?;
+    history.replicas(&cluster.settled().await?);
     history.check()?;
     cluster.passed()
 }
