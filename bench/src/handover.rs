@@ -93,11 +93,15 @@ pub(crate) async fn takeovers(endpoints: &[String], lease: Duration, elections: 
         tasks.spawn(async move {
             let (mut late, mut leading) = (histogram()?, candidates.next().await?);
             for round in 0..rounds {
-                // Anywhere between two renewals, and each election elsewhere than its neighbours.
-                let share = f64::from(u32::try_from((round * 7 + at * 3) % 16)?) / 16.0;
-                tokio::time::sleep(lease / 3 + (lease / 7).mul_f64(share)).await;
                 let (leadership, _, over) = leading;
-                ensure!(leadership.is_leader(), "it does not lead any more: {:?}", leadership.lease().lost_reason());
+                // Anywhere after a renewal was answered, and before the next is sent: one on its way would move the end without a word.
+                let share = f64::from(u32::try_from((round * 7 + at * 3) % 16)?) / 32.0;
+                let before = leadership.lease().deadline();
+                while leadership.lease().deadline() == before {
+                    ensure!(leadership.is_leader(), "it does not lead any more: {:?}", leadership.lease().lost_reason());
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                tokio::time::sleep((lease * 2 / 15).mul_f64(share)).await;
                 let deadline = leadership.lease().deadline();
                 let (now, read) = (clock::readings(), clock::now());
                 // Nobody says goodbye.
