@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tenure_client::clock::{Clock as _, Readings, SystemClock};
+
 /// A moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment(Instant);
@@ -15,4 +17,14 @@ impl Moment {
     pub(crate) fn passed(self) -> Duration {
         now().0.saturating_duration_since(self.0)
     }
+
+    /// From this one to a later one.
+    pub(crate) fn until(self, later: Self) -> Duration {
+        later.0.saturating_duration_since(self.0)
+    }
+}
+
+/// What deadlines of leases are told in.
+pub(crate) fn readings() -> Readings {
+    SystemClock.readings()
 }

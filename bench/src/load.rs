@@ -14,7 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     clock::{self, Moment},
-    report::Measured,
+    report::{Measured, Rate},
 };
 
 type Client = LeaseServiceClient<Channel>;
@@ -113,10 +113,10 @@ async fn gather(what: String, mut tasks: JoinSet<anyhow::Result<Histogram<u64>>>
     while let Some(one) = tasks.join_next().await {
         latency.add(one??)?;
     }
-    Ok(Measured { what, latency, each, time })
+    Ok(Measured { what, latency, rate: Some(Rate { each, time }) })
 }
 
-fn histogram() -> anyhow::Result<Histogram<u64>> {
+pub(crate) fn histogram() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new(3)?)
 }
 

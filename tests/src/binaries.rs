@@ -34,7 +34,7 @@ pub fn repository() -> &'static Path {
 /// The folder that holds both. `TENURE_BIN_DIR` names one that is used as it is.
 pub fn bin_dir() -> anyhow::Result<&'static Path> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match BUILT.get_or_init(|| build(&["--bin", "tenured", "--bin", "tenure"]).map_err(|error| format!("{error:#}"))) {
+    match BUILT.get_or_init(|| build(&["--bin", "tenured", "--bin", "tenure", "--bin", "tenure-bench"]).map_err(|error| format!("{error:#}"))) {
         Ok(dir) => Ok(dir),
         Err(error) => Err(anyhow::anyhow!(error.clone())),
     }
@@ -81,4 +81,9 @@ pub fn tenured() -> anyhow::Result<PathBuf> {
 /// Path of `tenure`.
 pub fn tenure() -> anyhow::Result<PathBuf> {
     Ok(bin_dir()?.join("tenure"))
+}
+
+/// Path of `tenure-bench`.
+pub fn bench() -> anyhow::Result<PathBuf> {
+    Ok(bin_dir()?.join("tenure-bench"))
 }
