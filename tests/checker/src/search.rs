@@ -105,9 +105,8 @@ impl<'a, 'h> Problem<'a, 'h> {
             }
         }
         let granted: HashSet<u64> = steps.iter().filter_map(|(_, step)| if let Step::Grant { token, .. } = step { Some(*token) } else { None }).collect();
-        let maybe = steps.iter().any(|(_, step)| matches!(step, Step::MaybeGrant { .. }));
         let stranger = steps.iter().any(|(_, step)| matches!(step, Step::Held { token, .. } if !granted.contains(token)));
-        if steps.len() < 2 || (stranger && !maybe && !facts.meta.all_clients_recorded) {
+        if steps.len() < 2 || (stranger && !facts.meta.all_clients_recorded) {
             return None;
         }
         let mut may_end = HashMap::new();

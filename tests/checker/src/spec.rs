@@ -168,7 +168,7 @@ impl Lease {
                 Some(Hold { holder: change.holder.clone(), token: change.token, deadline_ms, unclaimed })
             }
             Kind::Updated | Kind::Renewed => {
-                let mut hold = before.unwrap_or_else(|| Hold { holder: String::new(), token: 0, deadline_ms: None, unclaimed: false });
+                let mut hold = before.unwrap_or_else(|| Hold { holder: String::new(), token: 0, deadline_ms: None, unclaimed: committed.unclaimed });
                 hold.holder.clone_from(&change.holder);
                 hold.token = change.token;
                 if change.kind == Kind::Renewed {

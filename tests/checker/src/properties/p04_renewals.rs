@@ -14,6 +14,8 @@ pub(super) const PROPERTY: Property = Property { id: "P4", claim: "an acknowledg
 #[derive(Default)]
 struct Durations {
     granted: bool,
+    /// When renewals alone were answered; repeated requests are answered as granted, and renew nothing.
+    renewed: Vec<u64>,
     /// Answer, send, milliseconds; in the order of the answers.
     acknowledged: Vec<(u64, u64, u64)>,
     /// Send, milliseconds if it said.
@@ -29,7 +31,9 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
         match (&op.invoke.call, op.outcome) {
             (Call::Renew { lease, token, .. }, Some(Outcome::Renewed { duration_ms, .. })) => {
                 found_alive(facts, findings, op, lease, *token);
-                durations.entry((lease, *token)).or_default().acknowledged.push((op.to, op.from, *duration_ms));
+                let this = durations.entry((lease, *token)).or_default();
+                this.renewed.push(op.to);
+                this.acknowledged.push((op.to, op.from, *duration_ms));
             }
             (Call::Acquire { lease, duration_ms, .. }, Some(Outcome::Granted { lease: state, .. })) => {
                 let this = durations.entry((lease, state.token)).or_default();
@@ -62,8 +66,7 @@ fn committed(facts: &Facts<'_>, findings: &mut Findings, durations: &HashMap<(&s
     }
     for ((lease, token), durations) in durations {
         let Some(scope) = facts.witness.scope_of(lease).filter(|scope| scope.renewals && scope.after < *token) else { continue };
-        let sure = durations.acknowledged.iter().filter(|(to, ..)| facts.witness.covers_until(lease, *to)).count();
-        let renewals = sure.saturating_sub(usize::from(durations.granted));
+        let renewals = durations.renewed.iter().filter(|to| facts.witness.covers_until(lease, **to)).count();
         let committed = there.get(&(*lease, *token)).copied().unwrap_or(0);
         findings.check(committed >= renewals, facts.end, lease, || {
             format!("{renewals} renewals of token {token} were acknowledged, {committed} are among the changes up to {}", scope.upto)

@@ -105,7 +105,8 @@ mod tests {
         story.clone().got(8, 9, Some(state("", 1)), 0).passes("P6.search");
         story.clone().got(8, 9, Some(state("", 1)), 0).got(10, 11, Some(state("a", 1)), 0).fails("P6.search");
         let mut story = Story::default();
-        story.op(0, 5, "a", acquire("a"), unknown());
+        // Else it might have been somebody who is not in the history.
+        story.meta(Meta { all_clients_recorded: true, ..Meta::default() }).op(0, 5, "a", acquire("a"), unknown());
         story.clone().got(8, 9, Some(state("a", 1)), 0).passes("P6.search");
         story.clone().got(8, 9, Some(state("b", 1)), 0).op(10, 11, "b", acquire("b"), unknown()).fails("P6.search");
         story.got(8, 9, Some(state("a", 1)), 0).got(10, 11, Some(state("a", 2)), 0).fails("P6.search");

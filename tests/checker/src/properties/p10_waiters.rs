@@ -27,8 +27,13 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
 
 fn in_order(facts: &Facts<'_>, findings: &mut Findings) {
     let mut by_lease: BTreeMap<&str, Vec<Waiter<'_, '_>>> = BTreeMap::new();
+    let mut requests = HashSet::new();
     for op in &facts.ops {
-        let Call::Acquire { lease, reclaim: false, .. } = &op.invoke.call else { continue };
+        let Call::Acquire { lease, holder, request_id, reclaim: false, .. } = &op.invoke.call else { continue };
+        // A repeat is answered with the grant that there was, whoever waits now.
+        if !request_id.is_empty() && !requests.insert((lease, holder, request_id)) {
+            continue;
+        }
         let token = if let Some(Outcome::Granted { lease, .. }) = op.outcome { lease.token } else { u64::MAX };
         let places = facts.places.get(&op.invoke.op).map_or(&[][..], Vec::as_slice);
         let queued = places.iter().find(|(_, told)| *told).map_or(u64::MAX, |(at, _)| *at);
