@@ -79,6 +79,13 @@ impl Acquiring {
         &self.request.request_id
     }
 
+    /// Whether an attempt broke off without an answer: it may still be on its way to the cluster, and be granted for a moment even after a denial.
+    /// [`Acquiring::give_up`] ends that.
+    #[must_use]
+    pub fn is_repeated(&self) -> bool {
+        self.repeated
+    }
+
     /// Before the first send: a granted duration counts from here.
     #[must_use]
     pub fn sent(&self) -> Readings {
