@@ -19,7 +19,7 @@ use super::{
     types::{Raft, TypeConfig, core_leader},
 };
 use crate::{
-    config::{Config, RaftTiming},
+    config::Config,
     disk::{Expected, SharedDisk, SystemDisk},
     identity::Identity,
     peer::Peers,
@@ -28,8 +28,10 @@ use crate::{
 
 /// Where a data directory has its log.
 const LOG_DIR: &str = "raft-log";
-/// Entries kept for followers that lag a little, so that they need no snapshot.
+/// Entries kept for followers that lag a little, so that they need no snapshot: so many at most,
 const KEPT_ENTRIES: u64 = 1000;
+/// and one for each so many bytes of log between snapshots, so that a small log stays small.
+const BYTES_PER_KEPT_ENTRY: u64 = 1024;
 /// A dead receiver is noticed by keep-alive; this bounds a slow one.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -113,7 +115,7 @@ impl Consensus {
         let Recovered { snapshots, newest } = recovered;
         let state_machine = StateMachine::new(state, snapshots.clone(), newest);
         let applied_leader = state_machine.applied_leader();
-        let raft_config = Arc::new(raft_config(config.raft)?);
+        let raft_config = Arc::new(raft_config(config)?);
         let node_id = config.node_id;
         let (told, leadership) = watch::channel(Leadership::default());
         let network = Network::new(peers, leadership.clone());
@@ -142,7 +144,8 @@ impl Consensus {
     }
 }
 
-fn raft_config(timing: RaftTiming) -> anyhow::Result<openraft::Config> {
+fn raft_config(config: &Config) -> anyhow::Result<openraft::Config> {
+    let timing = config.raft;
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = openraft::Config {
         cluster_name: "tenure".to_owned(),
@@ -152,7 +155,7 @@ fn raft_config(timing: RaftTiming) -> anyhow::Result<openraft::Config> {
         install_snapshot_timeout: ms(SNAPSHOT_TIMEOUT),
         // Snapshots are triggered by bytes of log, see take_snapshots.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        max_in_snapshot_log_to_keep: KEPT_ENTRIES.min(config.snapshot_log_bytes / BYTES_PER_KEPT_ENTRY),
         // A replica that cannot win does not disturb those that can.
         enable_pre_vote: Some(true),
         // A restarted raft leader stands for election like anybody else: its applied state has to be rebuilt first.

@@ -67,7 +67,7 @@ async fn restarted_replicas_have_everything_that_was_acknowledged() {
 
 #[tokio::test]
 async fn follower_behind_the_purged_log_gets_a_snapshot() {
-    // An entry counts for some 200 bytes: a snapshot about every 300 entries, and 1,000 entries are kept behind it.
+    // An entry counts for some 200 bytes: a snapshot about every 300 entries, and a few are kept behind it.
     let mut cluster = Cluster::founded(3, 64 << 10).await;
     let (id, _) = cluster.raft_leader().await;
     let lagging = id % 3 + 1;
