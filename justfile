@@ -32,3 +32,7 @@ cluster:
 # The composed cluster, end to end; needs a Docker engine.
 docker:
     bash tests/docker/compose-test.sh
+
+# Whole clusters in simulated time: `just sim --seed 7`, `just sim --seeds 1..200`.
+sim *ARGS:
+    cargo run -p tenure-sim -- {{ARGS}}

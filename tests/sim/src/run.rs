@@ -1,0 +1,124 @@
+//! One run: builds the machines, lets time pass, heals everything at the end and demands progress.
+
+use std::{
+    path::Path,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tenure_checker::history::{Meta, What, WitnessScope};
+
+use crate::{
+    admin::{self, Spare},
+    client::User,
+    clock::nanoseconds,
+    faults::Chaos,
+    observer::Ledger,
+    plan::{Clocks, Plan},
+    replica::Machine,
+    trace::Trace,
+    world::World,
+};
+
+/// From the end of all faults until everything works: several attempts of several seconds may each have begun just before.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What came of a run.
+pub(crate) struct Report {
+    pub(crate) world: Arc<World>,
+    pub(crate) faults: u64,
+    /// Simulated.
+    pub(crate) elapsed: Duration,
+    pub(crate) lines: u64,
+    pub(crate) hash: u64,
+}
+
+/// Runs a seed. Once in a process: its randomness is process-wide.
+///
+/// # Errors
+/// The trace cannot be written, or a simulated program came to an end that it must not have.
+pub(crate) fn run(seed: u64, trace: Option<&Path>) -> anyhow::Result<Report> {
+    mad_turmoil::rand::set_rng(rand_010::SeedableRng::seed_from_u64(seed));
+    let _clocks = mad_turmoil::time::SimClocksGuard::init();
+    let plan = Plan::of(seed);
+    let trace = Arc::new(match trace {
+        Some(path) => Trace::to(path)?,
+        None => Trace::default(),
+    });
+    let world = World::new(plan.clone(), trace);
+    world.record_at(0, What::Meta(meta(&plan)));
+    let ledger = Ledger::new(Arc::clone(&world));
+    let mut sim = turmoil::Builder::new()
+        .rng_seed(seed)
+        .enable_random_order()
+        .tick_duration(Duration::from_millis(1))
+        .simulation_duration(Duration::from_secs(3_600))
+        .min_message_latency(plan.latency.0)
+        .max_message_latency(plan.latency.1)
+        .tcp_capacity(1 << 16)
+        .build();
+
+    let machines: Vec<Machine> = (1..=plan.replicas).map(|id| Machine::new(id, true, &world, &ledger)).collect();
+    let spare = Machine::new(plan.replicas + 1, false, &world, &ledger);
+    for machine in machines.iter().chain([&spare]) {
+        let machine = machine.clone();
+        sim.host(machine.name.clone(), move || machine.clone().run());
+    }
+    let names: Vec<String> = machines.iter().map(|machine| machine.name.clone()).collect();
+    let users: Vec<User> = (1..=plan.clients).map(|n| User::new(format!("c{n}"), &world, &names)).collect();
+    for user in &users {
+        let user = user.clone();
+        sim.host(user.name.clone(), move || user.clone().run());
+    }
+    let operator = User::new("operator".into(), &world, &names);
+    let spare = Rc::new(Spare::new(spare));
+    sim.client("operator", admin::operate(operator, Rc::clone(&spare)));
+
+    let mut chaos = Chaos::new(&world, &ledger, &machines, &users);
+    let failed = |error| anyhow::anyhow!("a simulated program failed: {error}");
+    while sim.elapsed() < plan.busy {
+        sim.step().map_err(failed)?;
+        if plan.faults {
+            chaos.step(&mut sim);
+        }
+        spare.step(&mut sim);
+    }
+
+    // From here on nothing is disturbed, and everything must come to its end.
+    chaos.heal_all(&mut sim);
+    let healed = sim.elapsed();
+    world.record_at(nanoseconds(healed), What::Calm);
+    world.winding_down.store(true, Ordering::Relaxed);
+    loop {
+        let operator_done = sim.step().map_err(failed)?;
+        let now = nanoseconds(sim.elapsed());
+        chaos.restart_failed(&mut sim, now);
+        spare.step(&mut sim);
+        let ended = users.iter().all(|user| !sim.is_host_running(user.name.as_str()));
+        if operator_done && ended && ledger.all_agree(&names) {
+            break;
+        }
+        if sim.elapsed() > healed + PATIENCE {
+            let progress = ledger.progress(&names);
+            let text = format!("no end {PATIENCE:?} after the last fault: operator done {operator_done}, clients done {ended}, applied {progress:?}");
+            world.violation(nanoseconds(sim.elapsed()), text);
+            break;
+        }
+    }
+    let elapsed = sim.elapsed();
+    let upto = ledger.revision();
+    world.record_at(nanoseconds(elapsed), What::Witness(WitnessScope { after: 0, upto, renewals: true, namespace: None }));
+    let (lines, hash) = world.trace.finish();
+    Ok(Report { world, faults: chaos.count, elapsed, lines, hash })
+}
+
+fn meta(plan: &Plan) -> Meta {
+    Meta {
+        name: format!("simulation of {} replicas", plan.replicas),
+        seed: plan.seed,
+        clocks_within_promise: plan.clocks == Clocks::Promised,
+        doubt_lag_ms: 5,
+        ..Meta::default()
+    }
+}
