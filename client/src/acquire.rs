@@ -80,7 +80,7 @@ impl Acquiring {
     }
 
     /// Whether an attempt broke off without an answer: it may still be on its way to the cluster, and be granted for a moment even after a denial.
-    /// [`Acquiring::give_up`] ends that.
+    /// Where the request id was minted, it is barred then; where it was given, [`Acquiring::give_up`] ends that.
     #[must_use]
     pub fn is_repeated(&self) -> bool {
         self.repeated
@@ -121,11 +121,19 @@ impl Acquiring {
                     self.decided = !matches!(answer.result, Some(Answer::Queued(_)));
                     if self.decided {
                         self.read_to_the_end();
+                        self.bar_what_may_still_arrive(&answer);
                     }
                     return Ok(Some(answer));
                 }
                 Ok(Ok(_)) => self.retry.failure(&call.text(), index, &Status::unknown("the stream ended without a decision")),
-                Ok(Err(status)) => self.retry.failure(&call.text(), index, &status),
+                Ok(Err(status)) => {
+                    let mut failure = self.retry.failure(&call.text(), index, &status);
+                    // To an attempt of our own that was held up on its way, and that nobody listens to: ask for the place again.
+                    if self.repeated && failure.reason.as_deref() == Some("WAIT_MOVED") {
+                        failure.retry_after = Some(Duration::ZERO);
+                    }
+                    failure
+                }
                 Err(_) => self.retry.silence(&call.text(), index, patience),
             };
             self.stream = None;
@@ -177,6 +185,15 @@ impl Acquiring {
             }
         }
         Request::new(request)
+    }
+
+    /// Denied, but an attempt that broke off may still be on its way: it must not be granted to nobody, and keep others out for a claim's time.
+    fn bar_what_may_still_arrive(&self, answer: &AcquireResponse) {
+        if self.minted && self.repeated && matches!(answer.result, Some(Answer::Denied(_))) {
+            let AcquireRequest { namespace, name, holder, request_id, .. } = self.request.clone();
+            let client = self.client.clone();
+            tokio::spawn(async move { client.release(ReleaseRequest { namespace, name, holder, request_id, token: 0 }).await.is_ok() });
+        }
     }
 
     /// A stream that is dropped before its end is reset, and a server ends connections with too many resets.

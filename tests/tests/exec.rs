@@ -120,7 +120,9 @@ async fn signals_reach_all_of_the_command() -> anyhow::Result<()> {
     // Two shells, each with something in the foreground, so that only a signal to the group is heard by both.
     let shell = "for s in INT HUP QUIT USR1 USR2; do trap \"echo $0 $s\" $s; done; trap 'echo $0 TERM; exit 9' TERM; echo $0 ready; \
                  [ $0 = outer ] && sh -c \"$LOOP\" inner & while :; do sleep 0.05; done";
-    let mut command = tokio::process::Command::new(binaries::tenure()?);
+    // These tests may themselves run where signals are ignored (under nohup, say); what is ignored from the start stays so.
+    let mut command = tokio::process::Command::new("env");
+    command.arg("--default-signal").arg(binaries::tenure()?);
     command.env("TENURE_ENDPOINTS", cluster.endpoints()).env("LOOP", shell).args(["exec", "job", "--", "sh", "-c", shell, "outer"]);
     let tool = Tool::spawn(command)?;
     let both = async |word: &'static str| {

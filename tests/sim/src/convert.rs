@@ -111,8 +111,6 @@ pub(crate) fn failed(error: &Error) -> tenure_checker::history::Outcome {
     use tenure_checker::history::Outcome;
     match error {
         Error::OutcomeUnknown(_) => Outcome::Unknown { error: error.to_string() },
-        // Another attempt of the same request has the place, and may be granted.
-        _ if error.reason() == Some("WAIT_MOVED") => Outcome::Unknown { error: error.to_string() },
         _ => Outcome::Refused { reason: error.reason().map_or_else(|| error.to_string(), ToOwned::to_owned) },
     }
 }
