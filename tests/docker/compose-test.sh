@@ -85,9 +85,9 @@ else
         [ "$(id -u)" = 0 ] || skip "no image can be pulled, and debootstrap needs root"
         command -v debootstrap >/dev/null || { apt-get update -q && apt-get install -y -q debootstrap; } >/dev/null 2>&1 || skip "debootstrap cannot be installed"
         codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
-        # The mirror that this machine itself installs from, in either format of sources.
-        mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | sed -nE 's/^deb +(\[[^]]*\] +)?([^ ]+) +'"$codename"' .*/\2/p' | head -n 1)
-        [ -n "$mirror" ] || mirror=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null | sed -nE 's/^URIs: *([^ ]+).*/\1/p' | head -n 1)
+        # The mirror that this machine itself installs from, in either format of sources; a file that is not there is no failure.
+        mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | sed -nE 's/^deb +(\[[^]]*\] +)?([^ ]+) +'"$codename"' .*/\2/p' | head -n 1) || true
+        [ -n "$mirror" ] || mirror=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null | sed -nE 's/^URIs: *([^ ]+).*/\1/p' | head -n 1) || true
         [ -n "$mirror" ] || skip "this machine's package mirror is not known"
         timeout 300 debootstrap --variant=minbase "$codename" "$scratch/root" "$mirror" >"$scratch/debootstrap.log" 2>&1 || {
             tail -n 5 "$scratch/debootstrap.log" >&2
