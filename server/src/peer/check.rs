@@ -21,8 +21,18 @@ pub(super) enum Verdict {
     Refuse(String),
 }
 
+/// What a call asks of this replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// To follow: entries or a snapshot. Who sends them was elected by a quorum, which looked at who it is. This replica may have missed the
+    /// change of members that brought it, and would never hear of that from anybody else.
+    ToFollow,
+    /// A vote, or anything else that rests on who calls.
+    Else,
+}
+
 /// Looks at a call's metadata.
-pub(super) fn check(metadata: &MetadataMap, identity: &Identity, known: &Leadership) -> Verdict {
+pub(super) fn check(metadata: &MetadataMap, identity: &Identity, known: &Leadership, asks: Asks) -> Verdict {
     let text = |key| metadata.get(key).and_then(|value| value.to_str().ok());
     let (Some(cluster), Some(from), Some(to)) = (text(CLUSTER), text(FROM).and_then(parse), text(TO).and_then(parse)) else {
         return Verdict::Refuse(format!("this is a peer port: calls to it must carry {CLUSTER}, {FROM} and {TO}"));
@@ -44,6 +54,7 @@ pub(super) fn check(metadata: &MetadataMap, identity: &Identity, known: &Leaders
         ));
     }
     match known.nodes.get(&from.0) {
+        _ if asks == Asks::ToFollow => {}
         Some(member) if member.node.replica_id != from.1 => {
             return Verdict::Refuse(format!(
                 "the cluster knows node {} with the data directory {}, not {}: remove the member and add it anew",

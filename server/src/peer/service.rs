@@ -20,7 +20,11 @@ use tenure_proto::peer::v1::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
-use super::{KEEP_ALIVE, MAX_MESSAGE, check, severable::Severable};
+use super::{
+    KEEP_ALIVE, MAX_MESSAGE,
+    check::{self, Asks},
+    severable::Severable,
+};
 use crate::{
     config::Addresses,
     consensus::{Consensus, ProposeError},
@@ -72,8 +76,8 @@ impl PeerService {
         Self { identity, consensus, forward: Arc::new(forward), change_members: Arc::new(change_members), advertise, told: Arc::default() }
     }
 
-    async fn check(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        let verdict = check::check(metadata, &self.identity, &self.consensus.leadership().borrow());
+    async fn check(&self, metadata: &MetadataMap, asks: Asks) -> Result<(), Status> {
+        let verdict = check::check(metadata, &self.identity, &self.consensus.leadership().borrow(), asks);
         match &verdict {
             check::Verdict::Join(cluster) => {
                 self.identity.join(cluster).await.map_err(|error| Status::failed_precondition(format!("{error:#}")))?;
@@ -131,44 +135,44 @@ fn refused(error: ProposeError) -> Status {
 impl peer_service_server::PeerService for PeerService {
     type AppendStream = BoxStream<'static, Result<AppendResponse, Status>>;
     async fn append(&self, request: Request<Streaming<AppendRequest>>) -> Result<Response<Self::AppendStream>, Status> {
-        self.check(request.metadata()).await?;
+        self.check(request.metadata(), Asks::ToFollow).await?;
         Ok(Response::new(self.consensus.append(request.into_inner())))
     }
 
     async fn vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteResponse>, Status> {
-        self.check(request.metadata()).await?;
+        self.check(request.metadata(), Asks::Else).await?;
         self.consensus.vote(request.into_inner()).await.map(Response::new)
     }
 
     async fn pre_vote(&self, request: Request<VoteRequest>) -> Result<Response<VoteResponse>, Status> {
-        self.check(request.metadata()).await?;
+        self.check(request.metadata(), Asks::Else).await?;
         self.consensus.pre_vote(request.into_inner()).await.map(Response::new)
     }
 
     async fn transfer_leader(&self, request: Request<TransferLeaderRequest>) -> Result<Response<TransferLeaderResponse>, Status> {
-        self.check(request.metadata()).await?;
+        self.check(request.metadata(), Asks::Else).await?;
         self.consensus.take_over(request.into_inner()).await.map(Response::new)
     }
 
     async fn install_snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotResponse>, Status> {
-        self.check(request.metadata()).await?;
+        self.check(request.metadata(), Asks::ToFollow).await?;
         self.consensus.install_snapshot(request.into_inner()).await.map(Response::new)
     }
 
     type ForwardStream = ForwardResponses;
     async fn forward(&self, request: Request<Streaming<ForwardRequest>>) -> Result<Response<Self::ForwardStream>, Status> {
-        self.check(request.metadata()).await?;
+        self.check(request.metadata(), Asks::Else).await?;
         Ok(Response::new((self.forward)(request.into_inner())))
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {
-        self.check(request.metadata()).await?;
+        self.check(request.metadata(), Asks::Else).await?;
         let read_log_id = self.consensus.read_log_id().await.map_err(refused)?;
         Ok(Response::new(ReadIndexResponse { read_log_id: Some(read_log_id) }))
     }
 
     async fn change_members(&self, request: Request<ChangeMembersRequest>) -> Result<Response<ChangeMembersResponse>, Status> {
-        self.check(request.metadata()).await?;
+        self.check(request.metadata(), Asks::Else).await?;
         (self.change_members)(request.into_inner()).await.map(Response::new)
     }
 

@@ -267,6 +267,35 @@ async fn wiped_member_is_refused_until_it_is_added_anew() {
     cluster.stop().await;
 }
 
+/// A replica that was away while a member was replaced knows that member's node id with the old directory.
+#[tokio::test]
+async fn replica_that_missed_the_replacement_of_a_member_follows_it() {
+    let mut cluster = Cluster::founded(5, NEVER).await;
+    write_all(&cluster, &entries(0, 10)).await;
+    let (id, _) = cluster.raft_leader().await;
+    let (replaced, away) = (id % 5 + 1, (id + 1) % 5 + 1);
+    cluster.agree_on(&entries(0, 10)).await;
+    cluster.replica(away).stop().await;
+
+    cluster.replica(replaced).stop().await;
+    cluster.replica(replaced).wipe();
+    cluster.replica(replaced).start().await;
+    let anew = cluster.replica(replaced).run().identity.replica_id().to_owned();
+    let node = crate::consensus::Node { replica_id: anew, ..cluster.replica(replaced).node.clone() };
+    let consensus = cluster.replica(id).run().consensus.clone();
+    consensus.remove(replaced).await.expect("removed");
+    consensus.add_learner(replaced, node).await.expect("added");
+    consensus.promote(replaced).await.expect("promoted");
+    cluster.agree_on(&entries(0, 10)).await;
+    consensus.transfer_leader(Some(replaced), PATIENCE).await.expect("told to lead");
+    seen(cluster.replica(replaced).run(), "the replaced member leads", |known| known.leading.is_some()).await;
+
+    cluster.replica(away).start().await;
+    write_all(&cluster, &entries(10, 20)).await;
+    cluster.agree_on(&entries(0, 20)).await;
+    cluster.stop().await;
+}
+
 #[tokio::test]
 async fn call_for_another_cluster_or_replica_is_refused() {
     let mut cluster = Cluster::founded(3, NEVER).await;
