@@ -122,6 +122,9 @@ impl Acquiring {
                     if self.decided {
                         self.read_to_the_end();
                         self.bar_what_may_still_arrive(&answer);
+                    } else {
+                        // A place outlives its stream, and can be granted.
+                        self.retry.in_doubt();
                     }
                     return Ok(Some(answer));
                 }

@@ -111,6 +111,11 @@ impl Retry {
         self.earlier.clear();
     }
 
+    /// Something was done that the call has no answer to yet: whatever later attempts meet, it cannot end as not applied.
+    pub(crate) fn in_doubt(&mut self) {
+        self.unknown = true;
+    }
+
     pub(crate) fn failure(&self, call: &str, index: usize, status: &Status) -> Failure {
         Failure::from_status(call.to_owned(), self.inner.endpoints.address(index), status)
     }

@@ -121,3 +121,23 @@ async fn a_waiter_keeps_its_place_when_the_replica_that_it_waits_at_is_killed() 
     ensure!(lease.holder == "a" && lease.waiters == 0, "{lease:?}");
     cluster.passed()
 }
+
+/// Its place is in the log and can be granted when the replicas are back: "nothing was changed" would be a lie.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wait_that_was_cut_off_ends_with_its_outcome_unknown() -> anyhow::Result<()> {
+    let mut cluster = Cluster::three("client-doubt").await?;
+    let client = Client::builder().endpoints(cluster.endpoints().split(',').map(str::to_owned)).request_timeout(Duration::from_secs(2)).build()?;
+    granted(&client, api::acquire("ns", "l", "holder", 60_000)).await?;
+    let mut waiting = client.acquire(v1::AcquireRequest { wait_for: millis(2_000), ..api::acquire("ns", "l", "waiter", 10_000) });
+    let queued = timeout(SOON, waiting.next()).await??.and_then(|answer| answer.result);
+    ensure!(matches!(queued, Some(Answer::Queued(_))), "{queued:?}");
+    for id in 1..=3 {
+        cluster.replica(id)?.terminate().await?;
+    }
+    let error = match timeout(SOON, waiting.decision()).await? {
+        Ok(answer) => anyhow::bail!("nobody was there to answer, and yet: {answer:?}"),
+        Err(error) => error,
+    };
+    ensure!(error.outcome_unknown(), "{error}");
+    cluster.passed()
+}
