@@ -15,7 +15,9 @@ pub(crate) fn covers(watch: &Watch<'_>, lease: &str) -> bool {
 
 /// Its changes with their times, without the picture of what was there when it began.
 pub(crate) fn changes<'a, 'h>(watch: &'a Watch<'h>) -> impl Iterator<Item = (u64, &'h Change)> + use<'a, 'h> {
-    let begun = if watch.open.send_initial { first_bookmark(watch).map_or(watch.said.len(), |(place, _)| place) } else { 0 };
+    // The picture ends with the first bookmark; where there is none, because nothing was there, with the first change that is no creation.
+    let is_other = |(_, said): &(u64, Said<'_>)| matches!(said, Said::Bookmark(_)) || matches!(said, Said::Change(change) if change.kind != Kind::Created);
+    let begun = if watch.open.send_initial { watch.said.iter().position(is_other).unwrap_or(watch.said.len()) } else { 0 };
     watch.said.iter().enumerate().filter_map(move |(place, (at, said))| match said {
         Said::Change(change) if place >= begun || change.kind != Kind::Created => Some((*at, *change)),
         _ => None,

@@ -18,18 +18,20 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
 }
 
 fn in_commit_order(facts: &Facts<'_>, findings: &mut Findings) {
-    let mut largest: HashMap<&str, u64> = HashMap::new();
+    // Of any grant ever, and as the lease shows it: one that was made anew has none until it is granted.
+    let mut tokens: HashMap<&str, (u64, u64)> = HashMap::new();
     for (at, committed) in &facts.witness.changes {
         let change = &committed.change;
-        let before = largest.entry(&change.lease).or_default();
-        if change.kind == Kind::Acquired {
-            findings.check(change.token > *before, *at, &change.lease, || format!("token {} was granted after {before}", change.token));
-        } else {
-            findings.check(change.token >= *before || change.kind == Kind::Created, *at, &change.lease, || {
-                format!("change {} ({:?}) took the token back from {before} to {}", change.revision, change.kind, change.token)
-            });
+        let (largest, shown) = tokens.entry(&change.lease).or_default();
+        match change.kind {
+            Kind::Acquired => findings.check(change.token > *largest, *at, &change.lease, || format!("token {} was granted after {largest}", change.token)),
+            Kind::Created => {}
+            kind => findings.check(change.token >= *shown, *at, &change.lease, || {
+                format!("change {} ({kind:?}) took the token back from {shown} to {}", change.revision, change.token)
+            }),
         }
-        *before = (*before).max(change.token);
+        *shown = change.token;
+        *largest = (*largest).max(change.token);
     }
 }
 
@@ -114,6 +116,29 @@ mod tests {
         };
         story(9).passes("P2");
         story(6).fails("P2");
+    }
+
+    #[test]
+    fn lease_that_was_made_anew_shows_no_token_until_it_is_granted() {
+        let story = |token| {
+            let mut story = Story::default();
+            story
+                .committed(0, change(Kind::Acquired, 7, "a", 7))
+                .committed(1, ended(Kind::Deleted, 8, "", 7, "a", EndReason::Revoked))
+                .committed(2, change(Kind::Created, 9, "", 0))
+                .committed(3, change(Kind::Acquired, 10, "a", token));
+            story
+        };
+        story(10).committed(4, ended(Kind::Released, 11, "", 10, "a", EndReason::Released)).passes("P2");
+        story(10).committed(4, change(Kind::Deleted, 11, "", 0)).fails("P2");
+        story(6).fails("P2");
+        let mut never_granted = Story::default();
+        never_granted
+            .committed(0, change(Kind::Acquired, 7, "a", 7))
+            .committed(1, ended(Kind::Deleted, 8, "", 7, "a", EndReason::Revoked))
+            .committed(2, change(Kind::Created, 9, "", 0))
+            .committed(3, change(Kind::Deleted, 10, "", 0))
+            .passes("P2");
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use crate::{
-        history::{Change, Kind},
+        history::{Change, Kind, WatchOpen, What},
         story::{Story, change},
     };
 
@@ -62,6 +62,24 @@ mod tests {
         // From now on: what was before is not its to show.
         committed().watch(0, 1, 0).bookmark(1, 1, 4).event(1, 1, event(5)).passes("W5");
         committed().watch(0, 1, 0).bookmark(1, 1, 3).event(1, 1, event(5)).fails("W5");
+    }
+
+    /// Where nothing was there there is no picture, and a creation after another change is a change.
+    #[test]
+    fn creation_at_the_begin_is_not_taken_for_the_picture() {
+        let opened = WatchOpen { watch: 1, client: "watcher".into(), send_initial: true, ..WatchOpen::default() };
+        let story = |events: &[Change]| {
+            let mut story = Story::default();
+            story.committed(0, change(Kind::Acquired, 3, "a", 3)).committed(0, change(Kind::Created, 4, "", 0)).witness(100, 9);
+            story.at(0, What::WatchOpen(opened.clone()));
+            for event in events {
+                story.event(1, 1, event.clone());
+            }
+            story.bookmark(1, 1, 4);
+            story
+        };
+        story(&[change(Kind::Acquired, 3, "a", 3), change(Kind::Created, 4, "", 0)]).passes("W5");
+        story(&[change(Kind::Acquired, 3, "a", 3)]).fails("W5");
     }
 
     #[test]
