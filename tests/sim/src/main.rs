@@ -74,7 +74,10 @@ fn main() -> ExitCode {
 fn one(seed: u64, verbose: bool, trace: Option<&std::path::Path>, history: Option<PathBuf>) -> anyhow::Result<bool> {
     if verbose {
         let quiet = "debug,h2=info,hyper_util=info,tower=info,turmoil=info";
-        tracing_subscriber::fmt().without_time().with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| quiet.into())).init();
+        let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| quiet.into());
+        // On a thread of its own: a hash map made on this one would change the seeds of all that come after it, and so the run.
+        let started = std::thread::spawn(|| tracing_subscriber::fmt().without_time().with_env_filter(filter).init()).join();
+        anyhow::ensure!(started.is_ok(), "cannot write log lines");
     }
     let run = run::run(seed, trace)?;
     verdict::tell(&run, history)
