@@ -16,7 +16,10 @@ use anyhow::{Context as _, bail};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{Disk, SharedDisk, offloaded};
+use crate::{
+    disk::{Disk, SharedDisk, offloaded},
+    failpoint,
+};
 
 const FORMAT: u32 = 1;
 const FILE: &str = "identity.json";
@@ -196,11 +199,14 @@ fn refuse_leftovers(disk: &dyn Disk, data_dir: &Path) -> anyhow::Result<()> {
 fn write(disk: &dyn Disk, data_dir: &Path, identity: &OnDisk) -> anyhow::Result<()> {
     let path = data_dir.join(FILE);
     let write = || -> anyhow::Result<()> {
+        failpoint::pass("identity_before_write");
         let tmp = data_dir.join("identity.json.tmp");
         let mut file = disk.create(&tmp)?;
         file.write_all(&serde_json::to_vec_pretty(identity)?)?;
         file.sync_all()?;
+        failpoint::pass("identity_before_rename");
         disk.rename(&tmp, &path)?;
+        failpoint::pass("identity_after_rename");
         disk.sync_dir(data_dir)?;
         Ok(())
     };

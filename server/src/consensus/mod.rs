@@ -46,7 +46,7 @@ use self::{
     snapshot::Snapshots,
     types::{Blob, LeaderId, LogId, Raft},
 };
-use crate::identity::Identity;
+use crate::{failpoint, identity::Identity};
 
 /// A member as the cluster's membership records it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -253,7 +253,9 @@ impl Consensus {
         }
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        failpoint::pass("close_before_log");
         self.inner.log.close().await;
+        failpoint::pass("close_after_log");
         self.inner.identity.unlock();
     }
 
