@@ -5,7 +5,9 @@
 
 mod leadership;
 pub(crate) mod log_check;
+mod log_mark;
 mod log_store;
+mod log_walk;
 mod membership;
 mod network;
 mod receive;

@@ -336,6 +336,10 @@ fn failure(path: &Path, error: io::Error) -> SnapshotError {
 pub(crate) fn verify(disk: &SharedDisk, path: &Path) -> Result<SnapshotFile, SnapshotError> {
     let (meta, mut body) = open(disk, path)?;
     io::copy(&mut body, &mut io::sink()).map_err(|error| failure(path, error))?;
+    let (found, named) = (name(&meta), path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default());
+    if path.extension().is_some_and(|extension| extension == "snap") && named != found {
+        return Err(SnapshotError::Damaged { path: path.into(), why: format!("it holds another state, {found}, than its name says") });
+    }
     let size = disk.size(path).map_err(|error| failure(path, error))?;
     Ok(SnapshotFile { path: path.into(), meta, size, disk: Arc::clone(disk) })
 }
