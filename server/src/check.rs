@@ -1,4 +1,5 @@
-//! `tenured check`: looks at a data directory while no replica uses it. It reads; it never repairs, and never changes a byte.
+//! `tenured check`: looks at a data directory while no replica uses it, and says whether a replica would start from it. It reads; it never
+//! repairs, and never changes a byte.
 
 use std::{fmt, path::Path};
 
@@ -14,6 +15,8 @@ pub struct Report {
 struct Finding {
     part: &'static str,
     sound: bool,
+    /// A replica does not start without it.
+    needed: bool,
     text: String,
 }
 
@@ -24,10 +27,22 @@ impl Report {
         self.findings.iter().all(|finding| finding.sound)
     }
 
+    /// Whether a replica would start from here. What it can do without may be damaged.
+    #[must_use]
+    pub fn starts(&self) -> bool {
+        self.findings.iter().all(|finding| finding.sound || !finding.needed)
+    }
+
+    /// Of what a replica starts with all the same.
+    fn add_spare(&mut self, part: &'static str, result: anyhow::Result<String>) {
+        self.add(part, result);
+        self.findings.iter_mut().last().expect("was just added").needed = false;
+    }
+
     fn add(&mut self, part: &'static str, result: anyhow::Result<String>) {
         let sound = result.is_ok();
         let text = result.unwrap_or_else(|error| format!("{error:#}"));
-        self.findings.push(Finding { part, sound, text });
+        self.findings.push(Finding { part, sound, needed: true, text });
     }
 }
 
@@ -36,7 +51,12 @@ impl fmt::Display for Report {
         for finding in &self.findings {
             writeln!(f, "{:<10} {:<8} {}", finding.part, if finding.sound { "sound" } else { "DAMAGED" }, finding.text)?;
         }
-        Ok(())
+        let verdict = match (self.is_sound(), self.starts()) {
+            (true, _) => "everything is sound",
+            (false, true) => "a replica starts from it: it can do without what is damaged",
+            (false, false) => "a replica would refuse to start from it",
+        };
+        writeln!(f, "{:<10} {:<8} {verdict}", "verdict", if self.starts() { "starts" } else { "REFUSED" })
     }
 }
 
@@ -55,17 +75,21 @@ pub fn data_dir(data_dir: &Path) -> Report {
     let mut snapshot_index = None;
     match consensus::inspect_snapshots(data_dir) {
         Ok(snapshots) if snapshots.is_empty() => report.add("snapshots", Ok("none yet".into())),
-        Ok(snapshots) => {
-            for snapshot in snapshots {
-                // The newest comes last.
-                snapshot_index = snapshot.as_ref().ok().copied();
-                report.add("snapshot", snapshot.map(|index| format!("up to entry {index}")));
+        Ok(mut snapshots) => {
+            // The newest comes last. The ones before are kept to be looked at.
+            let newest = snapshots.pop();
+            for spare in snapshots {
+                report.add_spare("snapshot", spare.map(|index| format!("up to entry {index}, not the newest")));
+            }
+            if let Some(newest) = newest {
+                snapshot_index = newest.as_ref().ok().copied();
+                report.add("snapshot", newest.map(|index| format!("up to entry {index}")));
             }
         }
         Err(error) => report.add("snapshots", Err(error)),
     }
     report.add("log", log(data_dir, member, snapshot_index));
-    report.add("history", history::inspect(data_dir));
+    report.add_spare("history", history::inspect(data_dir));
     report
 }
 
@@ -77,7 +101,13 @@ fn directory(data_dir: &Path) -> anyhow::Result<String> {
 
 fn log(data_dir: &Path, member: bool, snapshot_index: Option<u64>) -> anyhow::Result<String> {
     let found = consensus::inspect_log(data_dir, member, snapshot_index)?;
-    let mut text = format!("{} records in {} files, {} entries after the snapshot", found.records, found.files, found.entries_after_snapshot);
+    let end = found.end();
+    let last = end.last.map_or_else(|| "no entry".to_owned(), |last| format!("entry {} of term {}", last.index, last.term));
+    let vote = end.vote.map_or_else(|| "no vote".to_owned(), |vote| format!("vote for node {} in term {}", vote.node, vote.term));
+    let mut text = format!(
+        "{} records in {} files, {} entries after the snapshot, ends at byte {} with {last} and {vote}",
+        found.records, found.files, found.entries_after_snapshot, end.end
+    );
     if found.torn_bytes > 0 {
         // Nobody was told that it is there: the next start drops it.
         text.push_str(&format!(", and {} bytes of an unfinished write at the end", found.torn_bytes));

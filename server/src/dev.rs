@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 use tenure_server::config::{Addresses, Config, DEFAULT_SERVER_IDENTITY, DEFAULT_SNAPSHOT_LOG_BYTES, LogFormat, RaftTiming, ServiceLimits};
 use tokio::sync::{mpsc, watch};
 
-use crate::{
+use super::{
     args::Dev,
     probe,
     serve::{Sockets, host_name, runtime, seed, stop_signal},

@@ -77,6 +77,8 @@ pub struct Expected {
     pub member: bool,
     /// Entries up to here are in the newest snapshot.
     pub snapshot_index: Option<u64>,
+    /// How much of it there is between two snapshots, so how much can go at once; 0: as usual.
+    pub snapshot_log_bytes: u64,
 }
 
 /// A log that was found sound.

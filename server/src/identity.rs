@@ -16,7 +16,10 @@ use anyhow::{Context as _, bail};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{Disk, SharedDisk, offloaded};
+use crate::{
+    disk::{Disk, SharedDisk, SystemDisk, offloaded},
+    failpoint,
+};
 
 const FORMAT: u32 = 1;
 const FILE: &str = "identity.json";
@@ -45,6 +48,22 @@ struct OnDisk {
     replica_id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cluster_id: Option<String>,
+    /// Of the other fields: a digit of an id that changed is still an id. Files of earlier builds have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    crc32c: Option<u32>,
+}
+
+impl OnDisk {
+    fn new(node_id: u64, replica_id: String, cluster_id: Option<String>) -> Self {
+        let mut this = Self { format: FORMAT, node_id, replica_id, cluster_id, crc32c: None };
+        this.crc32c = Some(this.checksum());
+        this
+    }
+
+    fn checksum(&self) -> u32 {
+        let Self { format, node_id, replica_id, cluster_id, crc32c: _ } = self;
+        crc32c::crc32c(format!("{format} {node_id} {replica_id} {}", cluster_id.as_deref().unwrap_or_default()).as_bytes())
+    }
 }
 
 impl Identity {
@@ -59,7 +78,7 @@ impl Identity {
             Ok(bytes) => read(&path, &bytes, node_id)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 refuse_leftovers(&*disk, data_dir)?;
-                let fresh = OnDisk { format: FORMAT, node_id, replica_id: fresh_replica_id.to_string(), cluster_id: None };
+                let fresh = OnDisk::new(node_id, fresh_replica_id.to_string(), None);
                 write(&*disk, data_dir, &fresh)?;
                 fresh
             }
@@ -103,7 +122,7 @@ impl Identity {
             Some(known) => bail!("this replica belongs to cluster {known}, not to {cluster_id}"),
             None => {}
         }
-        let on_disk = OnDisk { format: FORMAT, node_id: self.inner.node_id, replica_id: self.inner.replica_id.clone(), cluster_id: Some(cluster_id.into()) };
+        let on_disk = OnDisk::new(self.inner.node_id, self.inner.replica_id.clone(), Some(cluster_id.into()));
         write(&*self.inner.disk, &self.inner.data_dir, &on_disk)?;
         tracing::info!(cluster = cluster_id, node = self.inner.node_id, replica = self.inner.replica_id, "joined a cluster");
         *mine = Some(cluster_id.into());
@@ -119,7 +138,13 @@ impl Identity {
 /// What an identity file says, for people; changes nothing. And whether the replica belongs to a cluster.
 pub(crate) fn inspect(data_dir: &Path) -> anyhow::Result<(String, bool)> {
     let path = data_dir.join(FILE);
-    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            refuse_leftovers(&SystemDisk, data_dir)?;
+            return Ok(("none yet: the next start makes this a new replica".to_owned(), false));
+        }
+        bytes => bytes.with_context(|| format!("cannot read {}", path.display()))?,
+    };
     let node_id = serde_json::from_slice::<OnDisk>(&bytes).map_or(0, |known| known.node_id);
     let known = read(&path, &bytes, node_id)?;
     let cluster = known.cluster_id.as_deref().unwrap_or("(none yet)");
@@ -167,6 +192,9 @@ fn read(path: &Path, bytes: &[u8], node_id: u64) -> anyhow::Result<OnDisk> {
     if uuid::Uuid::parse_str(&known.replica_id).is_err() {
         return Err(damaged(&"the replica id is not a UUID"));
     }
+    if known.crc32c.is_some_and(|crc32c| crc32c != known.checksum()) {
+        return Err(damaged(&"wrong checksum"));
+    }
     if known.node_id != node_id {
         bail!(
             "{path} says that this is the data directory of node {}, but the configuration says node {node_id}: correct node_id or data_dir; two nodes \
@@ -196,11 +224,14 @@ fn refuse_leftovers(disk: &dyn Disk, data_dir: &Path) -> anyhow::Result<()> {
 fn write(disk: &dyn Disk, data_dir: &Path, identity: &OnDisk) -> anyhow::Result<()> {
     let path = data_dir.join(FILE);
     let write = || -> anyhow::Result<()> {
+        failpoint::pass("identity_before_write");
         let tmp = data_dir.join("identity.json.tmp");
         let mut file = disk.create(&tmp)?;
         file.write_all(&serde_json::to_vec_pretty(identity)?)?;
         file.sync_all()?;
+        failpoint::pass("identity_before_rename");
         disk.rename(&tmp, &path)?;
+        failpoint::pass("identity_after_rename");
         disk.sync_dir(data_dir)?;
         Ok(())
     };

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 mod consensus;
 pub mod disk;
+mod failpoint;
 mod history;
 mod http;
 mod identity;

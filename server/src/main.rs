@@ -14,7 +14,7 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let args = Args::parse();
     // The allocator's sparse segments would be backed by 2 MiB pages: 40 MB of an idle replica. Where the kernel has none, nothing is lost.
     let _ = rustix::thread::disable_transparent_huge_pages(true);

@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use crate::{
     config::{Addresses, Config},
     consensus::{Consensus, Leadership, Member, MembershipError, Node},
+    failpoint,
     identity::Identity,
     peer::Peers,
     service::status::NEW_REPLICA_UNREACHABLE,
@@ -456,11 +457,15 @@ impl Founder<'_> {
         let Addresses { client, peer, http } = self.config.advertise.clone();
         let replica_id = self.identity.replica_id().to_owned();
         nodes.insert(self.config.node_id, Node { peer_addr: peer, client_addr: client, http_addr: http, replica_id });
+        failpoint::pass("found_before_join");
         // Interrupted between joining and initializing: the id that nobody else has heard of yet is still good.
         if self.identity.cluster_id().is_none() {
             self.identity.join(&fresh_cluster_id.to_string()).await?;
         }
         tracing::info!(node = self.config.node_id, members = ?nodes.keys(), cluster = self.identity.cluster_id().as_deref(), "founding the cluster");
-        Ok(self.consensus.initialize(nodes).await?)
+        failpoint::pass("found_before_initialize");
+        self.consensus.initialize(nodes).await?;
+        failpoint::pass("found_after_initialize");
+        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use tenure_server::{
 };
 use tokio::net::TcpListener;
 
-use crate::args::Serve;
+use super::args::Serve;
 
 pub(crate) fn run(args: &Serve) -> anyhow::Result<()> {
     let Settings { mut config, listen, log } = Settings::load(&args.config)?;

@@ -1,8 +1,9 @@
-//! Reads the whole Raft log before raft-log opens it, and decides between a torn tail and corruption.
+//! Reads the whole Raft log before raft-log opens it, and decides between a torn tail and damage.
 //!
 //! raft-log by itself cuts its last file at the first record that ends too early, whatever follows. A flipped bit in a length field would
-//! thus silently drop acknowledged entries. Here a bad record is a torn tail only if no good record follows it and it looks unfinished;
-//! only that is cut off. Everything else refuses to start.
+//! thus silently drop acknowledged entries. Here a bad record is a torn tail only if it lies behind everything that is known to have been
+//! synced (`log_mark`), no good record follows it and it looks unfinished; only that is cut off. Everything else refuses to start: so does a log
+//! that lacks its end, its beginning, or a file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -10,15 +11,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use raft_log::{RaftLogAction, RaftLogRecord, WALRecord, chunked_wal, codeq::Decode as _};
+use raft_log::{RaftLogRecord, chunked_wal, codeq::Decode as _};
 
-use super::system_log::DiskTypes;
+use super::{
+    log_mark::{self, Known, Mark},
+    log_walk::Walk,
+    system_log::DiskTypes,
+};
 use crate::disk::Expected;
 
-type DiskRecord = RaftLogRecord<DiskTypes>;
+pub(super) type DiskRecord = RaftLogRecord<DiskTypes>;
+
+const ADVICE: &str = "Entries that were acknowledged may be lost, so this replica will not start from it. Remove this member from the cluster, move the \
+                      data directory away, and add the replica anew with an empty one (docs: replacing a replica)";
 
 /// What the log holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) files: u64,
     pub(crate) records: u64,
@@ -26,6 +34,16 @@ pub(crate) struct Found {
     pub(crate) entries_after_snapshot: u64,
     /// Bytes of an unfinished write that were cut off.
     pub(crate) torn_bytes: u64,
+    end: Mark,
+    /// The newest file that holds anything.
+    newest: Option<PathBuf>,
+}
+
+impl Found {
+    /// Where the log ends, and what it says there.
+    pub(crate) fn end(&self) -> Mark {
+        self.end
+    }
 }
 
 /// Why the log cannot be trusted.
@@ -33,12 +51,10 @@ pub(crate) struct Found {
 pub(crate) enum LogError {
     #[error("cannot read the Raft log at {path}: {error}")]
     Io { path: PathBuf, error: io::Error },
-    #[error(
-        "the Raft log is damaged: {path} has an unreadable record at byte {offset} ({why}). Entries that were acknowledged may be lost, so this \
-         replica will not start from it. Remove this member from the cluster, move the data directory away, and add the replica anew with an \
-         empty one (docs: replacing a replica)"
-    )]
+    #[error("the Raft log is damaged: {path} at byte {offset}: {why}. {advice}", advice = ADVICE)]
     Damaged { path: PathBuf, offset: u64, why: String },
+    #[error("the Raft log in {dir} is damaged: {why}. {advice}", advice = ADVICE)]
+    Missing { dir: PathBuf, why: String },
     #[error(
         "the Raft log in {dir} is gone although this replica belongs to a cluster. It may have voted and acknowledged what it no longer knows, \
          so it will not start. Remove this member from the cluster, move the data directory away, and add the replica anew with an empty one"
@@ -46,7 +62,7 @@ pub(crate) enum LogError {
     Gone { dir: PathBuf },
 }
 
-/// Checks every record of every file, and cuts off a torn tail.
+/// Checks every record of every file, cuts off a torn tail, and makes sure that what is left is on disk.
 pub(crate) fn verify(dir: &Path, expected: Expected) -> Result<Found, LogError> {
     check(dir, expected, true)
 }
@@ -57,17 +73,26 @@ pub(crate) fn inspect(dir: &Path, expected: Expected) -> Result<Found, LogError>
 }
 
 fn check(dir: &Path, expected: Expected, repair: bool) -> Result<Found, LogError> {
-    let files = files(dir).map_err(|error| LogError::Io { path: dir.into(), error })?;
-    if files.is_empty() && expected.member {
+    let in_dir = |error| LogError::Io { path: dir.into(), error };
+    let files = match files(dir) {
+        // Looked at, not opened: it would have been made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        files => files.map_err(in_dir)?,
+    };
+    let mark_path = log_mark::path(dir);
+    let mark = log_mark::read(&mark_path).map_err(|error| LogError::Io { path: mark_path, error })?;
+    // There may be a mark only: then there were entries once, if it is not from before the first.
+    let begun = matches!(&mark, Known::Synced(mark) if mark.last.is_some() || mark.vote.is_some());
+    if files.is_empty() && (expected.member || begun) {
         return Err(LogError::Gone { dir: dir.into() });
     }
     let mut found = Found { files: files.len() as u64, ..Found::default() };
-    let mut expected_start = None;
+    let mut walk = Walk::new(expected.snapshot_index, &mark);
     // Only the last file that holds anything may have a torn tail: the next is written after the one before was fsynced.
     let mut torn: Option<(PathBuf, u64, String)> = None;
     for (start, path) in files {
-        let io_error = |error| LogError::Io { path: path.clone(), error };
-        let bytes = fs::read(&path).map_err(io_error)?;
+        let damaged = |offset: usize, why: String| LogError::Damaged { path: path.clone(), offset: offset as u64, why };
+        let bytes = fs::read(&path).map_err(|error| LogError::Io { path: path.clone(), error })?;
         let mut at = 0;
         let mut bad = None;
         while at < bytes.len() {
@@ -77,13 +102,12 @@ fn check(dir: &Path, expected: Expected, repair: bool) -> Result<Found, LogError
                     if let Some((path, offset, why)) = torn.take() {
                         return Err(LogError::Damaged { path, offset, why });
                     }
-                    if let Some(end) = expected_start.filter(|end| *end != start) {
-                        let why = format!("this file starts at {start}, but the one before ends at {end}: a file is missing or cut short");
-                        return Err(LogError::Damaged { path, offset: 0, why });
+                    if at == 0 {
+                        walk.file(start).map_err(|why| damaged(0, why))?;
+                        found.newest = Some(path.clone());
                     }
-                    count(&mut found, &record, length as u64, expected.snapshot_index);
+                    walk.record(&record, length as u64).map_err(|why| damaged(at, why))?;
                     at += length;
-                    expected_start = Some(start);
                 }
                 Err(error) => {
                     bad = Some(error);
@@ -91,36 +115,45 @@ fn check(dir: &Path, expected: Expected, repair: bool) -> Result<Found, LogError
                 }
             }
         }
-        if at > 0 {
-            expected_start = Some(start + at as u64);
-        }
         if let Some(error) = bad {
             let rest = &bytes[at..];
-            let why = error.to_string();
+            let why = format!("an unreadable record ({error})");
             if torn.is_some() || good_record_in(&rest[1..]) || !looks_unfinished(rest, at, &error) {
-                return Err(LogError::Damaged { path, offset: at as u64, why });
+                return Err(damaged(at, why));
             }
             found.torn_bytes += rest.len() as u64;
             torn = Some((path, at as u64, why));
         }
     }
+    (found.records, found.entries_after_snapshot, found.bytes_after_snapshot) = walk.counts();
+    found.end = walk.end();
+    match (walk.finish(), &torn, &mark) {
+        // The end is missing: that is more of a reason than where it is torn.
+        (Err(why), Some((path, offset, _)), _) => return Err(LogError::Damaged { path: path.clone(), offset: *offset, why }),
+        (Err(why), None, _) => return Err(LogError::Missing { dir: dir.into(), why }),
+        (Ok(()), Some((path, offset, why)), Known::Nothing) => {
+            let why = format!("{why}, and {}, which says how much was synced, is missing", log_mark::path(dir).display());
+            return Err(LogError::Damaged { path: path.clone(), offset: *offset, why });
+        }
+        (Ok(()), Some((path, offset, why)), Known::Unreadable(mark)) => {
+            return Err(LogError::Damaged { path: path.clone(), offset: *offset, why: format!("{why}, and {mark}") });
+        }
+        (Ok(()), None, Known::Unreadable(mark)) => tracing::warn!("{mark}; the log is whole, so it is made anew"),
+        (Ok(()), ..) => {}
+    }
     if let Some((path, offset, why)) = torn {
         tracing::warn!(path = %path.display(), offset, bytes = found.torn_bytes, why, "an unfinished write at the end of the log, never acknowledged");
         if repair {
+            crate::failpoint::pass("repair_before_cut");
             cut(&path, offset).map_err(|error| LogError::Io { path, error })?;
+            crate::failpoint::pass("repair_after_cut");
         }
     }
-    Ok(found)
-}
-
-fn count(found: &mut Found, record: &DiskRecord, length: u64, snapshot_index: Option<u64>) {
-    found.records += 1;
-    if let WALRecord::Action(RaftLogAction::Append(id, _)) = record
-        && snapshot_index.is_none_or(|index| id.1.1 > index)
-    {
-        found.entries_after_snapshot += 1;
-        found.bytes_after_snapshot += length;
+    // What a process that was killed had written is in the kernel's memory only, and from now on it counts as ours.
+    if let Some(path) = found.newest.as_ref().filter(|_| repair) {
+        File::open(path).and_then(|file| file.sync_all()).map_err(|error| LogError::Io { path: path.clone(), error })?;
     }
+    Ok(found)
 }
 
 fn decode(bytes: &[u8]) -> io::Result<(DiskRecord, usize)> {

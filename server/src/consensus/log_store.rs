@@ -26,7 +26,10 @@ use super::{
     record::{LogPosition, Record},
     types::{Entry, LeaderId, LogId, TypeConfig, Vote, log_id},
 };
-use crate::disk::{Log, OpenedLog, SavedVote, SharedDisk, offloaded};
+use crate::{
+    disk::{Log, OpenedLog, SavedVote, SharedDisk, offloaded},
+    failpoint,
+};
 
 /// One read for replication or apply returns about this much at most.
 const READ_BYTES: usize = 1 << 20;
@@ -189,7 +192,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let leader = vote.leader_id();
         let vote = SavedVote { term: leader.term, node: leader.node_id, committed: vote.is_committed() };
-        self.synced(|log| log.save_vote(vote)).await
+        failpoint::pass("vote_before_save");
+        self.synced(|log| log.save_vote(vote)).await?;
+        failpoint::pass("vote_after_save");
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
@@ -207,13 +213,18 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let mut bytes = 0;
+        failpoint::pass("log_before_append");
         self.with(|log| {
             log.append(&mut entries.into_iter().map(|entry| {
                 let record = Record::new(&entry.payload);
                 bytes += record.cost();
                 (position(&entry.log_id()), record)
             }))?;
-            log.flush(Box::new(move |result| callback.io_completed(result)))
+            failpoint::pass("log_before_fsync");
+            log.flush(Box::new(move |result| {
+                failpoint::pass("log_after_fsync");
+                callback.io_completed(result);
+            }))
         })?;
         self.meter.add(bytes);
         Ok(())
@@ -226,10 +237,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         if from >= next {
             return Ok(());
         }
-        self.synced(|log| log.truncate(from)).await
+        failpoint::pass("truncate_before");
+        self.synced(|log| log.truncate(from)).await?;
+        failpoint::pass("truncate_after");
+        Ok(())
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        self.synced(|log| log.purge(position(&upto))).await
+        failpoint::pass("purge_before");
+        self.synced(|log| log.purge(position(&upto))).await?;
+        failpoint::pass("purge_after");
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use openraft::{
 };
 
 use super::{Consensus, MembershipError, Node, types::TypeConfig};
+use crate::failpoint;
 
 /// A learner this many entries behind, or fewer, may vote: it will have them before the change is committed.
 const CAUGHT_UP: u64 = 200;
@@ -79,7 +80,10 @@ impl Consensus {
     }
 
     async fn change(&self, change: ChangeMembers<u64, Node>) -> Result<(), MembershipError> {
-        self.inner.raft.change_membership(change, false).await.map(|_| ()).map_err(refused)
+        failpoint::pass("change_before_propose");
+        self.inner.raft.change_membership(change, false).await.map_err(refused)?;
+        failpoint::pass("change_after_commit");
+        Ok(())
     }
 
     /// Raft leader only. `None`: the best caught-up voter. Resolves when another replica leads, or after `within`.

@@ -5,7 +5,9 @@
 
 mod leadership;
 pub(crate) mod log_check;
+mod log_mark;
 mod log_store;
+mod log_walk;
 mod membership;
 mod network;
 mod receive;
@@ -46,7 +48,7 @@ use self::{
     snapshot::Snapshots,
     types::{Blob, LeaderId, LogId, Raft},
 };
-use crate::identity::Identity;
+use crate::{failpoint, identity::Identity};
 
 /// A member as the cluster's membership records it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -253,7 +255,9 @@ impl Consensus {
         }
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        failpoint::pass("close_before_log");
         self.inner.log.close().await;
+        failpoint::pass("close_after_log");
         self.inner.identity.unlock();
     }
 

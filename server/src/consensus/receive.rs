@@ -15,7 +15,10 @@ use super::{
     types::{Snapshot, SnapshotMeta, TypeConfig, Vote},
     wire::{self, WireError},
 };
-use crate::disk::{SharedDisk, offloaded};
+use crate::{
+    disk::{SharedDisk, offloaded},
+    failpoint,
+};
 
 fn stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(format!("this replica's Raft has stopped: {error}"))
@@ -92,6 +95,7 @@ impl Consensus {
             return Err(status);
         }
 
+        failpoint::pass("install_before_adopt");
         let snapshots = self.inner.snapshots.clone();
         let adopted = offloaded(&*disk, move || snapshots.adopt(&tmp)).await.map_err(|error| Status::internal(error.to_string()))?;
         let file = adopted.map_err(|error: SnapshotError| Status::data_loss(error.to_string()))?;
@@ -99,6 +103,7 @@ impl Consensus {
             return Err(Status::invalid_argument("the snapshot is another than announced"));
         }
         tracing::info!(path = %file.path.display(), bytes = file.size, "snapshot received");
+        failpoint::pass("install_after_adopt");
         let installed = self.inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: file }).await;
         let response = installed.map_err(|fatal: Fatal<TypeConfig>| stopped(fatal))?;
         self.inner.contact.note();
@@ -136,6 +141,7 @@ where
             return Err(Status::invalid_argument("a snapshot longer than announced"));
         }
         file = blocking(disk, move || file.write_all(&data).map(|()| file)).await.map_err(failed)?;
+        failpoint::pass("install_while_receiving");
         match chunks.next().await {
             Some(chunk) => data = chunk?.data,
             None => break,

@@ -18,7 +18,10 @@ use prost::Message as _;
 use tenure_proto::peer::v1 as pb;
 
 use super::{types::SnapshotMeta, wire};
-use crate::disk::{NewFile, SharedDisk};
+use crate::{
+    disk::{NewFile, SharedDisk},
+    failpoint,
+};
 
 const MAGIC: [u8; 8] = *b"TNRSNAP\n";
 const FORMAT: u32 = 1;
@@ -119,8 +122,11 @@ impl Snapshots {
         let mut file = verify(&self.disk, tmp)?;
         let path = self.dir.join(format!("{}.snap", name(&file.meta)));
         let io_error = |error| SnapshotError::Io { path: path.clone(), error };
+        failpoint::pass("snapshot_before_rename");
         self.disk.rename(tmp, &path).map_err(io_error)?;
+        failpoint::pass("snapshot_before_dirsync");
         self.disk.sync_dir(&self.dir).map_err(io_error)?;
+        failpoint::pass("snapshot_before_sweep");
         file.path.clone_from(&path);
         self.sweep();
         Ok(file)
@@ -166,7 +172,9 @@ fn write_file(file: Box<dyn NewFile>, meta: &SnapshotMeta, write: impl FnOnce(&m
     out.write_all(&crc32c::crc32c(&head).to_le_bytes())?;
     let mut blocks = BlockWriter { out, block: Vec::with_capacity(BLOCK), bytes: 0, crc: 0 };
     write(&mut blocks)?;
-    blocks.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    let mut file = blocks.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+    failpoint::pass("snapshot_before_fsync");
+    file.sync_all()
 }
 
 struct BlockWriter<W> {
@@ -328,6 +336,10 @@ fn failure(path: &Path, error: io::Error) -> SnapshotError {
 pub(crate) fn verify(disk: &SharedDisk, path: &Path) -> Result<SnapshotFile, SnapshotError> {
     let (meta, mut body) = open(disk, path)?;
     io::copy(&mut body, &mut io::sink()).map_err(|error| failure(path, error))?;
+    let (found, named) = (name(&meta), path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default());
+    if path.extension().is_some_and(|extension| extension == "snap") && named != found {
+        return Err(SnapshotError::Damaged { path: path.into(), why: format!("it holds another state, {found}, than its name says") });
+    }
     let size = disk.size(path).map_err(|error| failure(path, error))?;
     Ok(SnapshotFile { path: path.into(), meta, size, disk: Arc::clone(disk) })
 }

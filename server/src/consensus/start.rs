@@ -79,7 +79,7 @@ impl Recovered {
 
 /// Opens the log on disk after checking every record of it. Blocking.
 pub(crate) fn open_log(disk: &SharedDisk, data_dir: &Path, identity: &Identity, recovered: &Recovered, snapshot_log_bytes: u64) -> anyhow::Result<LogStore> {
-    let expected = Expected { member: identity.cluster_id().is_some(), snapshot_index: recovered.index() };
+    let expected = Expected { member: identity.cluster_id().is_some(), snapshot_index: recovered.index(), snapshot_log_bytes };
     Ok(LogStore::new(Arc::clone(disk), disk.open_log(&data_dir.join(LOG_DIR), expected)?, snapshot_log_bytes))
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn inspect_snapshots(data_dir: &Path) -> anyhow::Result<Vec<anyhow::R
 
 /// Every record of the log; changes nothing. `member`: it may not be missing. Blocking.
 pub(crate) fn inspect_log(data_dir: &Path, member: bool, snapshot_index: Option<u64>) -> anyhow::Result<Found> {
-    Ok(log_check::inspect(&data_dir.join(LOG_DIR), Expected { member, snapshot_index })?)
+    Ok(log_check::inspect(&data_dir.join(LOG_DIR), Expected { member, snapshot_index, ..Expected::default() })?)
 }
 
 impl Consensus {

@@ -22,7 +22,7 @@ use super::{
     snapshot::{SnapshotFile, Snapshots},
     types::{LogId, Outcomes, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, core_leader},
 };
-use crate::{disk::offloaded, replica::Applications};
+use crate::{disk::offloaded, failpoint, replica::Applications};
 
 /// Writes out a frozen state; runs on a blocking thread.
 pub(crate) type Freezer = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send + Sync>;
@@ -118,12 +118,18 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 EntryPayload::Blank => None,
                 EntryPayload::Normal(blob) => Some(&blob.0),
                 EntryPayload::Membership(membership) => {
+                    failpoint::pass("membership_before_apply");
                     self.membership = StoredMembership::new(Some(id), membership.clone());
                     None
                 }
             };
+            failpoint::pass("apply_before_one");
             let outcomes = self.state.apply(id.index(), core_leader(&id), bytes).inspect_err(|error| tracing::error!(%error, "this replica stops"))?;
             self.applied(id);
+            failpoint::pass("apply_after_one");
+            if matches!(entry.payload, EntryPayload::Membership(_)) {
+                failpoint::pass("membership_after_apply");
+            }
             if let Some(responder) = responder {
                 responder.send(Outcomes(outcomes));
             }
@@ -142,6 +148,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
+        failpoint::pass("install_before_replace");
         let last = meta.last_log_id;
         let (state, file) = (Arc::clone(&self.state), snapshot.clone());
         offloaded(&**self.snapshots.disk(), move || {
@@ -149,6 +156,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             state.replace(last.map_or(0, |id| id.index()), last.as_ref().map(core_leader).unwrap_or_default(), &mut body)
         })
         .await??;
+        failpoint::pass("install_after_replace");
         if let Some(last) = last {
             self.applied(last);
         }
@@ -178,6 +186,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let write = self.write.take().ok_or_else(|| io::Error::other("this snapshot was built already"))?;
         let (meta, snapshots) = (self.meta.clone(), self.snapshots.clone());
+        failpoint::pass("snapshot_before_build");
         let file = match offloaded(&**self.snapshots.disk(), move || snapshots.write(&meta, write)).await.map_err(io::Error::from).flatten() {
             Ok(file) => file,
             Err(error) => {

@@ -4,30 +4,59 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
-use raft_log::{Callback, RaftLog, Types, api::raft_log_writer::RaftLogWriter as _};
+use anyhow::Context as _;
+use raft_log::{Callback, RaftLog, RaftWalTypes, Segment, Types, WalTypes, api::raft_log_writer::RaftLogWriter as _};
 
 use super::{
     log_check,
+    log_mark::{self, Mark, Marker},
     record::{ENTRY_OVERHEAD, LogPosition, Record},
 };
 use crate::disk::{Expected, Flushed, Log, LogHead, OpenedLog, SavedVote};
 
 /// Entries in the file being written stay in memory, so this bounds memory as well.
-const CHUNK_BYTES: usize = 16 << 20;
+const CHUNK_BYTES: u64 = 16 << 20;
+/// A file goes when all of it is in a snapshot, so there are some files to a snapshot, unless that makes them tiny.
+const CHUNKS_PER_SNAPSHOT: u64 = 4;
+const MIN_CHUNK_BYTES: u64 = 16 << 10;
 const CHUNK_RECORDS: usize = 64 << 10;
 const CACHE_BYTES: usize = 16 << 20;
 
-/// Who waits for an fsync.
-pub(crate) struct Synced(Flushed);
+/// Who waits for an fsync, and how far it reaches.
+pub(crate) struct Synced {
+    /// Until it was told.
+    done: Option<Flushed>,
+    mark: Mark,
+    marker: Arc<Marker>,
+}
 
 impl Callback for Synced {
-    fn send(self, result: io::Result<()>) {
-        (self.0)(result);
+    fn send(mut self, result: io::Result<()>) {
+        if result.is_ok() {
+            crate::failpoint::pass("log_before_mark");
+            self.marker.reached(&self.mark);
+        }
+        if let Some(done) = self.done.take() {
+            done(result);
+        }
+    }
+}
+
+impl Drop for Synced {
+    /// A log's writer that fails at anything else than an fsync, as at removing a file, forgets who waits for one.
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            done(Err(io::Error::other("the log's writer has stopped")));
+        }
     }
 }
 
 /// (term, (node, index))
-type DiskLogId = (u64, (u64, u64));
+pub(super) type DiskLogId = (u64, (u64, u64));
+/// ((term, node), committed)
+pub(super) type DiskVote = ((u64, u64), u64);
+/// What a log says of itself.
+pub(super) type DiskState = <RaftWalTypes<DiskTypes> as WalTypes>::Checkpoint;
 
 /// Our types, for raft-log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,8 +65,7 @@ pub(crate) struct DiskTypes;
 impl Types for DiskTypes {
     type LogId = DiskLogId;
     type LogPayload = Record;
-    /// ((term, node), committed)
-    type Vote = ((u64, u64), u64);
+    type Vote = DiskVote;
     type Callback = Synced;
     type UserData = ();
 
@@ -53,8 +81,12 @@ fn to_disk(at: LogPosition) -> DiskLogId {
     (at.term, (at.node, at.index))
 }
 
-fn from_disk(id: &DiskLogId) -> LogPosition {
+pub(super) fn from_disk(id: &DiskLogId) -> LogPosition {
     LogPosition { term: id.0, node: id.1.0, index: id.1.1 }
+}
+
+pub(super) fn saved_vote(((term, node), committed): DiskVote) -> SavedVote {
+    SavedVote { term, node, committed: committed == 1 }
 }
 
 /// Opens the log in `dir` after checking all of it. Blocking: for a blocking thread or before the runtime has work.
@@ -65,28 +97,49 @@ pub(crate) fn open(dir: &Path, expected: Expected) -> anyhow::Result<OpenedLog> 
         std::fs::File::open(parent)?.sync_all()?;
     }
     let found = log_check::verify(dir, expected)?;
+    // Before the first record: a log that has any has a mark.
+    let marker = Marker::begin(&log_mark::path(dir), &found.end()).with_context(|| format!("cannot write {}", log_mark::path(dir).display()))?;
     let bytes_after_snapshot = found.bytes_after_snapshot + found.entries_after_snapshot * ENTRY_OVERHEAD;
 
     let mut config = raft_log::Config::new(dir.display());
     // Zero: whoever waits, waits for one fsync. Many commands share an entry already, so there is nothing to wait for.
     config.wal.flush_batch_wait = Some(Duration::ZERO);
     config.wal.read_buffer_size = Some(1 << 20);
-    config.wal.chunk_max_size = Some(CHUNK_BYTES);
+    let chunk_bytes = if expected.snapshot_log_bytes == 0 { CHUNK_BYTES } else { expected.snapshot_log_bytes / CHUNKS_PER_SNAPSHOT };
+    config.wal.chunk_max_size = Some(usize::try_from(chunk_bytes.clamp(MIN_CHUNK_BYTES, CHUNK_BYTES))?);
     config.wal.chunk_max_records = Some(CHUNK_RECORDS);
     config.wal.truncate_incomplete_record = Some(false);
     config.log_cache_capacity = Some(CACHE_BYTES);
     config.log_cache_max_items = Some(CHUNK_RECORDS);
     let log = RaftLog::open(Arc::new(config)).map_err(|error| anyhow::anyhow!("cannot open the Raft log in {}: {error}", dir.display()))?;
-    Ok(OpenedLog { log: Box::new(SystemLog(log)), bytes_after_snapshot })
+    Ok(OpenedLog { log: Box::new(SystemLog { log, marker: Arc::new(marker), end: found.end().end }), bytes_after_snapshot })
 }
 
-struct SystemLog(RaftLog<DiskTypes>);
+struct SystemLog {
+    log: RaftLog<DiskTypes>,
+    marker: Arc<Marker>,
+    /// Of what was written, in bytes of the whole log.
+    end: u64,
+}
+
+impl SystemLog {
+    fn wrote(&mut self, written: Segment) {
+        self.end = written.offset + written.size;
+    }
+}
+
+impl Drop for SystemLog {
+    /// The log writes out what is pending, and its mark belongs to that. There is nobody to tell of a failure any more.
+    fn drop(&mut self) {
+        let _ = self.flush(Box::new(drop));
+    }
+}
 
 impl Log for SystemLog {
     fn head(&self) -> LogHead {
-        let state = self.0.log_state();
+        let state = self.log.log_state();
         LogHead {
-            vote: state.vote().map(|((term, node), committed)| SavedVote { term: *term, node: *node, committed: *committed == 1 }),
+            vote: state.vote().copied().map(saved_vote),
             purged: state.purged().map(from_disk),
             last: state.last().map(from_disk),
             committed: state.committed().map(from_disk),
@@ -94,7 +147,7 @@ impl Log for SystemLog {
     }
 
     fn read(&self, from: u64, to: u64, each: &mut dyn FnMut(LogPosition, Record) -> io::Result<bool>) -> io::Result<()> {
-        for item in self.0.read(from, to) {
+        for item in self.log.read(from, to) {
             let (id, record) = item?;
             if !each(from_disk(&id), record)? {
                 break;
@@ -104,26 +157,38 @@ impl Log for SystemLog {
     }
 
     fn append(&mut self, entries: &mut dyn Iterator<Item = (LogPosition, Record)>) -> io::Result<()> {
-        self.0.append(entries.map(|(at, record)| (to_disk(at), record))).map(|_| ())
+        let written = self.log.append(entries.map(|(at, record)| (to_disk(at), record)))?;
+        self.wrote(written);
+        Ok(())
     }
 
     fn save_vote(&mut self, vote: SavedVote) -> io::Result<()> {
-        self.0.save_vote(((vote.term, vote.node), u64::from(vote.committed))).map(|_| ())
+        let written = self.log.save_vote(((vote.term, vote.node), u64::from(vote.committed)))?;
+        self.wrote(written);
+        Ok(())
     }
 
     fn save_committed(&mut self, committed: LogPosition) -> io::Result<()> {
-        self.0.commit(to_disk(committed)).map(|_| ())
+        let written = self.log.commit(to_disk(committed))?;
+        self.wrote(written);
+        Ok(())
     }
 
     fn truncate(&mut self, from: u64) -> io::Result<()> {
-        self.0.truncate(from).map(|_| ())
+        let written = self.log.truncate(from)?;
+        self.wrote(written);
+        Ok(())
     }
 
     fn purge(&mut self, upto: LogPosition) -> io::Result<()> {
-        self.0.purge(to_disk(upto)).map(|_| ())
+        let written = self.log.purge(to_disk(upto))?;
+        self.wrote(written);
+        Ok(())
     }
 
     fn flush(&mut self, done: Flushed) -> io::Result<()> {
-        self.0.flush(true, Some(Synced(done)))
+        let head = self.head();
+        let mark = Mark { end: self.end, vote: head.vote, last: head.last };
+        self.log.flush(true, Some(Synced { done: Some(done), mark, marker: Arc::clone(&self.marker) }))
     }
 }

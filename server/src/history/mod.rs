@@ -10,7 +10,7 @@ mod store;
 mod tests;
 
 use std::{
-    fs,
+    fs, panic,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use parking_lot::Mutex;
 use tenure_lease::{Applied, Event, Hold, LeaseKey, LeaseTable};
 use tokio::sync::oneshot;
@@ -142,7 +142,9 @@ pub(crate) fn inspect(data_dir: &Path) -> anyhow::Result<String> {
         return Ok("none kept".into());
     }
     let copy = std::env::temp_dir().join(format!("tenure-check-{}", std::process::id()));
-    let looked = copy_dir(&dir, &copy).with_context(|| format!("cannot copy {}", dir.display())).and_then(|()| Store::open(&copy)?.verify());
+    let look = || copy_dir(&dir, &copy).with_context(|| format!("cannot copy {}", dir.display())).and_then(|()| Store::open(&copy)?.verify());
+    // sled 0.34 panics on some damage instead of reporting it.
+    let looked = panic::catch_unwind(look).unwrap_or_else(|_| Err(anyhow!("sled panicked while reading {}", dir.display())));
     // What is left in the temporary folder does no harm.
     let _ = std::fs::remove_dir_all(&copy);
     let (holds, complete_since) = looked?;

@@ -21,6 +21,7 @@ use crate::{
     clock::Clock,
     config::ServiceLimits,
     consensus::{Consensus, ProposeError},
+    failpoint,
     replica::Applications,
 };
 
@@ -235,6 +236,7 @@ impl Shared {
 
     fn bootstrap(&self, office: &mut Office) -> Proposal {
         // Later than any counter of an earlier cluster under this name, unless the wall clock went back in between (promise G2).
+        failpoint::pass("bootstrap_before_propose");
         let counter_start = self.clock.wall_unix_ms() << 10;
         let bootstrap = Bootstrap { counter_start, leases_per_namespace: self.limits.leases_per_namespace, waiters_per_lease: self.limits.waiters_per_lease };
         tracing::info!(counter_start, "the cluster is new: proposing its first command");
@@ -253,8 +255,10 @@ impl Shared {
     /// Proposes, and hands everybody the outcome.
     async fn propose(&self, proposal: Proposal) -> Report {
         let Proposal { office, id, stamp, entry, jobs } = proposal;
+        failpoint::pass("propose_before");
         match self.consensus.propose(id, entry).await {
             Ok(outcomes) => {
+                failpoint::pass("propose_before_answers");
                 let mut outcomes = outcomes.into_iter();
                 for job in jobs {
                     job.answer.send(match outcomes.next() {

@@ -79,29 +79,69 @@ async fn flipped_bit_in_the_middle_of_the_log_refuses_to_start() {
     cluster.stop().await;
 }
 
+/// What the log holds, or why it is refused; changes nothing.
+fn inspect(file: &Path, snapshot_index: Option<u64>) -> Result<u64, String> {
+    let dir = file.parent().expect("in a directory");
+    let expected = crate::disk::Expected { member: true, snapshot_index, ..Default::default() };
+    crate::consensus::log_check::inspect(dir, expected).map(|found| found.records).map_err(|error| error.to_string())
+}
+
 #[tokio::test]
-async fn any_flipped_byte_is_refused_or_harmless() {
+async fn any_flipped_byte_of_what_was_synced_is_refused() {
     let mut cluster = stopped(1 << 30, 3).await;
     let file = log_file(&mut cluster);
     let whole = fs::read(&file).expect("readable");
-    let dir = file.parent().expect("in a directory").to_owned();
-    let expected = crate::disk::Expected { member: true, snapshot_index: None };
-    let records = crate::consensus::log_check::inspect(&dir, expected).expect("whole").records;
-    let mut cut = 0;
+    inspect(&file, None).expect("whole");
     for at in 0..whole.len() {
         let mut flipped = whole.clone();
         flipped[at] ^= 0xff;
         fs::write(&file, &flipped).expect("written");
-        match crate::consensus::log_check::inspect(&dir, expected) {
-            Err(_) => {}
-            // Only the last record's own length can make it look unfinished.
-            Ok(found) => {
-                assert!(found.records + 1 >= records, "byte {at} of {} drops {} records", whole.len(), records - found.records);
-                cut += 1;
-            }
-        }
+        let why = inspect(&file, None).expect_err("damage");
+        assert!(why.contains("is damaged") && why.contains("add the replica anew"), "byte {at} of {}: {why}", whole.len());
     }
-    assert!(cut < 16, "{cut} of {} flipped bytes pass for a torn tail", whole.len());
+}
+
+#[tokio::test]
+async fn log_that_lost_its_end_is_refused_wherever_it_was_cut() {
+    let mut cluster = stopped(1 << 30, 3).await;
+    let file = log_file(&mut cluster);
+    let whole = fs::read(&file).expect("readable");
+    for length in 0..whole.len() {
+        fs::write(&file, &whole[..length]).expect("written");
+        let why = inspect(&file, None).expect_err("damage");
+        assert!(why.contains("its end is missing") && why.contains("add the replica anew"), "{length} of {}: {why}", whole.len());
+    }
+    fs::write(&file, &whole[..whole.len() - 100]).expect("written");
+    let why = refusal(&mut cluster).await;
+    assert!(why.contains("its end is missing"), "{why}");
+    fs::write(&file, &whole).expect("written");
+    cluster.replica(1).start().await;
+    assert_eq!(cluster.replica(1).run().tape.entries().len(), 3);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn mark_that_is_damaged_or_missing_costs_nothing_while_the_log_is_whole() {
+    let mut cluster = stopped(1 << 30, 3).await;
+    let file = log_file(&mut cluster);
+    let mark = crate::consensus::log_mark::path(file.parent().expect("in a directory"));
+    let whole = fs::read(&mark).expect("readable");
+    for damaged in [Some(&whole[..40]), Some(&[0; 84][..]), None] {
+        match damaged {
+            Some(bytes) => fs::write(&mark, bytes).expect("written"),
+            None => fs::remove_file(&mark).expect("removed"),
+        }
+        cluster.replica(1).start().await;
+        assert_eq!(cluster.replica(1).run().tape.entries().len(), 3);
+        cluster.stop().await;
+        assert!(matches!(crate::consensus::log_mark::read(&mark), Ok(crate::consensus::log_mark::Known::Synced(_))), "it is made anew");
+    }
+    // But then nobody knows whether a torn tail was acknowledged.
+    let log = fs::read(&file).expect("readable");
+    fs::write(&file, &log[..log.len() - 3]).expect("written");
+    fs::remove_file(&mark).expect("removed");
+    let why = refusal(&mut cluster).await;
+    assert!(why.contains("raft-log.synced"), "{why}");
 }
 
 #[tokio::test]
@@ -131,6 +171,17 @@ async fn damaged_snapshot_refuses_to_start() {
     cluster.replica(1).start().await;
     assert_eq!(cluster.replica(1).run().tape.entries().len(), 400);
     cluster.stop().await;
+
+    // All gone, or one under another's name.
+    let dir = file.parent().expect("in a directory");
+    for snapshot in fs::read_dir(dir).expect("there") {
+        fs::remove_file(snapshot.expect("readable").path()).expect("removed");
+    }
+    let why = refusal(&mut cluster).await;
+    assert!(why.contains("were removed from it because a snapshot had them") && why.contains("add the replica anew"), "{why}");
+    fs::write(dir.join("9999999-9.snap"), &whole).expect("written");
+    let why = refusal(&mut cluster).await;
+    assert!(why.contains("another state") && why.contains("9999999-9.snap"), "{why}");
 }
 
 #[tokio::test]
@@ -150,4 +201,26 @@ async fn directory_of_another_node_or_in_use_is_refused() {
     fs::remove_file(dir.join("identity.json")).expect("removed");
     let why = format!("{:#}", crate::identity::Identity::open(crate::disk::SystemDisk::shared(), &dir, 1, fresh).expect_err("missing"));
     assert!(why.contains("this is not an empty data directory"), "{why}");
+}
+
+#[tokio::test]
+async fn any_flipped_bit_of_the_identity_is_refused_or_changes_nothing() {
+    let mut cluster = stopped(1 << 30, 1).await;
+    let dir = cluster.replica(1).path();
+    let file = dir.join("identity.json");
+    let whole = fs::read(&file).expect("readable");
+    let open = || {
+        let identity = crate::identity::Identity::open(crate::disk::SystemDisk::shared(), &dir, 1, uuid::Uuid::from_u128(7))?;
+        anyhow::Ok((identity.replica_id().to_owned(), identity.cluster_id()))
+    };
+    let known = open().expect("sound");
+    for bit in 0..whole.len() * 8 {
+        let mut flipped = whole.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&file, &flipped).expect("written");
+        match open() {
+            Ok(opened) => assert_eq!(opened, known, "{}", String::from_utf8_lossy(&flipped)),
+            Err(error) => assert!(format!("{error:#}").contains("identity.json"), "{error:#}"),
+        }
+    }
 }
