@@ -7,7 +7,9 @@ use tempfile::TempDir;
 
 use crate::{
     api::Api,
-    binaries, clock, ports,
+    binaries, clock,
+    netns::Place,
+    ports,
     replica::{PATIENCE, Replica},
     v1,
 };
@@ -25,11 +27,15 @@ pub struct Settings {
     pub top: &'static str,
     /// Where their `data_dir`s are; a temporary folder when there is none for a replica.
     pub data_dirs: Vec<PathBuf>,
+    /// The hosts that they run on, in order; this one when there is none for a replica.
+    pub places: Vec<Place>,
+    /// Where each is reached by the others, in order; at its peer port when there is none for a replica.
+    pub peers: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { replicas: 3, min_duration: "1s", snapshot_log_bytes: "64MiB", top: "", data_dirs: Vec::new() }
+        Self { replicas: 3, min_duration: "1s", snapshot_log_bytes: "64MiB", top: "", data_dirs: Vec::new(), places: Vec::new(), peers: Vec::new() }
     }
 }
 
@@ -61,12 +67,14 @@ impl Cluster {
         let dir = tempfile::Builder::new().prefix(&format!("{test}-")).tempdir_in(binaries::scratch())?;
         let mut replicas = Vec::new();
         for id in 1..=settings.replicas {
-            let given = usize::try_from(id - 1).ok().and_then(|at| settings.data_dirs.get(at)).cloned();
-            let data_dir = given.unwrap_or_else(|| dir.path().join(format!("data-{id}")));
-            replicas.push(Replica::new(id, dir.path(), data_dir)?);
+            let at = usize::try_from(id - 1)?;
+            let data_dir = settings.data_dirs.get(at).cloned().unwrap_or_else(|| dir.path().join(format!("data-{id}")));
+            let mut replica = Replica::at(id, dir.path(), data_dir, settings.places.get(at).cloned().unwrap_or_default())?;
+            replica.advertised_peer = settings.peers.get(at).cloned();
+            replicas.push(replica);
         }
         let cluster = Self { replicas, settings, dir: Some(dir), passed: false };
-        let founders: Vec<(u64, String)> = cluster.replicas.iter().map(|replica| (replica.id, replica.peer.addr())).collect();
+        let founders: Vec<(u64, String)> = cluster.replicas.iter().map(|replica| (replica.id, replica.peer_addr())).collect();
         for replica in &cluster.replicas {
             cluster.configure(replica, &founders, true)?;
         }
@@ -84,6 +92,9 @@ impl Cluster {
             replica.peer.addr(),
             replica.http.addr(),
         );
+        if let Some(peer) = &replica.advertised_peer {
+            write!(text, "\n[advertise]\npeer = \"{peer}\"\n")?;
+        }
         for (id, peer) in members {
             write!(text, "\n[[members]]\nnode_id = {id}\npeer = \"{peer}\"\n")?;
         }
@@ -95,7 +106,8 @@ impl Cluster {
     /// One more replica, with ports and a folder of its own, that no configuration names yet.
     pub fn add_replica(&mut self, id: u64) -> anyhow::Result<&mut Replica> {
         let dir = self.dir.as_ref().context("the folder lives as long as the cluster")?.path();
-        let replica = Replica::new(id, dir, dir.join(format!("data-new-{id}")))?;
+        let place = usize::try_from(id - 1).ok().and_then(|at| self.settings.places.get(at)).cloned().unwrap_or_default();
+        let replica = Replica::at(id, dir, dir.join(format!("data-new-{id}")), place)?;
         self.configure(&replica, &[], false)?;
         self.replicas.push(replica);
         self.replicas.last_mut().context("was just pushed")

@@ -27,13 +27,17 @@ pub enum Jumps {
     Timers,
 }
 
+/// Where it is installed.
+pub fn library() -> anyhow::Result<PathBuf> {
+    let folders = fs::read_dir("/usr/lib")?.filter_map(Result::ok).map(|entry| entry.path());
+    let library = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists());
+    library.context("libfaketime is not installed (Debian: apt-get install faketime)")
+}
+
 impl Faketime {
     /// The right time for now. An error when libfaketime is not installed.
     pub fn new(dir: &Path, name: &str) -> anyhow::Result<Self> {
-        let folders = fs::read_dir("/usr/lib")?.filter_map(Result::ok).map(|entry| entry.path());
-        let library = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists());
-        let library = library.context("libfaketime is not installed (Debian: apt-get install faketime)")?;
-        let faketime = Self { library, file: dir.join(format!("faketime-{name}")) };
+        let faketime = Self { library: library()?, file: dir.join(format!("faketime-{name}")) };
         faketime.jump(0)?;
         Ok(faketime)
     }

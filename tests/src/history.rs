@@ -25,7 +25,7 @@ use crate::{
 pub struct History {
     recorder: Recorder,
     refusals: Mutex<Vec<String>>,
-    name: Mutex<String>,
+    meta: Mutex<Meta>,
     forgotten: Mutex<Vec<(u64, u64)>>,
 }
 
@@ -33,9 +33,13 @@ impl History {
     /// With the name under which it is saved.
     #[must_use]
     pub fn of(test: &str) -> Self {
-        let this = Self::default();
-        test.clone_into(&mut this.name.lock().unwrap_or_else(PoisonError::into_inner));
-        this
+        Self::about(Meta { name: test.to_owned(), ..Meta::default() })
+    }
+
+    /// With a name, and with what may be demanded of it.
+    #[must_use]
+    pub fn about(meta: Meta) -> Self {
+        Self { meta: Mutex::new(meta), ..Self::default() }
     }
 
     /// Takes down what happened now.
@@ -65,8 +69,13 @@ impl History {
 
     /// A fault on a replica begins; its number.
     pub fn fault(&self, kind: &str, replica: u64) -> u64 {
+        self.fault_on(kind, &[replica.to_string()])
+    }
+
+    /// A fault on these begins, or on all if there are none; its number.
+    pub fn fault_on(&self, kind: &str, nodes: &[String]) -> u64 {
         let fault = self.number();
-        self.record(What::Fault { fault, kind: kind.to_owned(), nodes: vec![replica.to_string()] });
+        self.record(What::Fault { fault, kind: kind.to_owned(), nodes: nodes.to_vec() });
         fault
     }
 
@@ -147,6 +156,14 @@ impl History {
 
     /// The same without a word, for who asks again and again.
     pub fn judged(&self) -> anyhow::Result<Report> {
+        let report = self.verdict()?;
+        let (id, first) = report.told().next().map_or(("", String::new()), |(id, violation)| (id, violation.text.clone()));
+        ensure!(report.violations() == 0, "{} violations, the first of {id}: {first}", report.violations());
+        Ok(report)
+    }
+
+    /// The verdict, whatever it is; what is violated is saved.
+    pub fn verdict(&self) -> anyhow::Result<Report> {
         self.no_refusals()?;
         let mut history = self.recorder.history();
         let forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -157,18 +174,16 @@ impl History {
                 answer.outcome = Outcome::Unknown { error: "answered after the power was gone".into() };
             }
         }
-        let name = self.name.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let meta = self.meta.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // At the beginning of the recorded time.
         let at = history.records.first().map_or(0, |record| record.at);
-        history.records.insert(0, format::Record { at, what: What::Meta(Meta { name, ..Meta::default() }) });
+        history.records.insert(0, format::Record { at, what: What::Meta(meta) });
         let report = judge(&history);
         let keep = std::env::var_os("TENURE_TEST_KEEP_HISTORIES").is_some();
         if report.violations() > 0 || keep {
             let file = save::all(&history, &report, &dir())?;
             println!("{report}\nsaved: {} and .html beside it", file.display());
         }
-        let (id, first) = report.told().next().map_or(("", String::new()), |(id, violation)| (id, violation.text.clone()));
-        ensure!(report.violations() == 0, "{} violations, the first of {id}: {first}", report.violations());
         Ok(report)
     }
 }
@@ -218,7 +233,8 @@ pub fn change(event: &v1::Event) -> Option<format::Change> {
         kind,
         lease: format!("{}/{}", lease.namespace, lease.name),
         token: lease.token,
-        holder: lease.holder.clone(),
+        // One that is gone is shown as it was.
+        holder: if kind == Kind::Deleted { String::new() } else { lease.holder.clone() },
         duration_ms: to_millis(lease.duration.as_ref()),
         create_revision: lease.create_revision,
         previous_holder: event.previous_holder.clone(),

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod binaries;
+pub mod chaos;
 pub mod clock;
 pub mod cluster;
 pub mod disk;
@@ -10,6 +11,7 @@ pub mod elector;
 pub mod example;
 pub mod faketime;
 pub mod history;
+pub mod netns;
 pub mod ports;
 pub mod probe;
 pub mod proxy;

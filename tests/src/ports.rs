@@ -3,26 +3,33 @@
 
 use std::{
     fs::{File, OpenOptions},
-    net::TcpListener,
+    net::{IpAddr, Ipv4Addr, TcpListener},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
 
-/// A port of 127.0.0.1, held until dropped.
+/// A port of 127.0.0.1, held until dropped; or of a host whose ports are all ours.
 #[derive(Debug)]
 pub struct Port {
     /// Its number.
     pub number: u16,
-    _lock: File,
+    host: IpAddr,
+    _lock: Option<File>,
 }
 
 impl Port {
-    /// `127.0.0.1:number`.
+    /// A port of a host that nobody else uses.
+    #[must_use]
+    pub const fn of(host: IpAddr, number: u16) -> Self {
+        Self { number, host, _lock: None }
+    }
+
+    /// `127.0.0.1:number`, for instance.
     #[must_use]
     pub fn addr(&self) -> String {
-        format!("127.0.0.1:{}", self.number)
+        format!("{}:{}", self.host, self.number)
     }
 }
 
@@ -42,7 +49,7 @@ pub fn find() -> anyhow::Result<Port> {
             continue;
         }
         if TcpListener::bind(("127.0.0.1", number)).is_ok() {
-            return Ok(Port { number, _lock: lock });
+            return Ok(Port { number, host: Ipv4Addr::LOCALHOST.into(), _lock: Some(lock) });
         }
     }
     None.context("no free port")

@@ -1,7 +1,7 @@
 //! A network that can be bad: passes bytes on to one address, late or not at all.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,6 +23,7 @@ pub struct Proxy {
     /// Where to connect.
     pub addr: String,
     late_ns: Arc<AtomicU64>,
+    requests_late_ns: Arc<AtomicU64>,
     cut: watch::Sender<bool>,
     cut_answers: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
@@ -31,34 +32,45 @@ pub struct Proxy {
 impl Proxy {
     /// Listens on a port of its own; needs a runtime.
     pub async fn start(target: &str) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), target).await
+    }
+
+    /// The same, on another address of this host.
+    pub async fn start_at(host: IpAddr, target: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(SocketAddr::new(host, 0)).await?;
         let addr = listener.local_addr()?.to_string();
-        let late_ns = Arc::new(AtomicU64::new(0));
+        let (late_ns, requests_late_ns) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (cut, cuts) = watch::channel(false);
         let (cut_answers, answer_cuts) = watch::channel(false);
-        let (target, late) = (target.to_owned(), Arc::clone(&late_ns));
+        let (target, late, requests_late) = (target.to_owned(), Arc::clone(&late_ns), Arc::clone(&requests_late_ns));
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (target, late, cuts, answer_cuts) = (target.clone(), Arc::clone(&late), cuts.clone(), answer_cuts.clone());
+                let (target, late, requests_late, cuts) = (target.clone(), Arc::clone(&late), Arc::clone(&requests_late), cuts.clone());
+                let answer_cuts = answer_cuts.clone();
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(target).await else { return };
                     let _ = (client.set_nodelay(true), server.set_nodelay(true));
                     let (from_client, to_client) = client.into_split();
                     let (from_server, to_server) = server.into_split();
                     tokio::select! {
-                        () = carry(from_client, to_server, Arc::default(), [cuts.clone(), cuts.clone()]) => {}
+                        () = carry(from_client, to_server, requests_late, [cuts.clone(), cuts.clone()]) => {}
                         () = carry(from_server, to_client, late, [cuts.clone(), answer_cuts]) => {}
                         () = gone(cuts) => {}
                     }
                 });
             }
         });
-        Ok(Self { addr, late_ns, cut, cut_answers, accepting })
+        Ok(Self { addr, late_ns, requests_late_ns, cut, cut_answers, accepting })
     }
 
     /// Answers take this much longer from now on.
     pub fn delay_answers(&self, by: Duration) {
         self.late_ns.store(clock::nanos(by), Ordering::Relaxed);
+    }
+
+    /// And what is asked, this much.
+    pub fn delay_requests(&self, by: Duration) {
+        self.requests_late_ns.store(clock::nanos(by), Ordering::Relaxed);
     }
 
     /// While cut, connections stay open and nothing passes, in either direction; what was sent arrives when it is mended.

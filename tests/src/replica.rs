@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 use crate::{
     api::Api,
     binaries, clock,
+    netns::Place,
     ports::{self, Port},
 };
 
@@ -45,21 +46,31 @@ pub struct Replica {
     pub program: Option<PathBuf>,
     /// What starts it, as a tracer does; must become it by `exec`.
     pub wrapper: Vec<String>,
+    /// The host that it runs on.
+    pub place: Place,
+    /// Where others are told to reach it, if that is not its peer port: through a proxy, say.
+    pub advertised_peer: Option<String>,
     child: Option<Child>,
 }
 
 impl Replica {
     /// Finds ports; starts nothing.
     pub fn new(id: u64, dir: &Path, data_dir: PathBuf) -> anyhow::Result<Self> {
-        let client = ports::find()?;
+        Self::at(id, dir, data_dir, Place::default())
+    }
+
+    /// The same on a host of its own, with the usual ports.
+    pub fn at(id: u64, dir: &Path, data_dir: PathBuf, place: Place) -> anyhow::Result<Self> {
+        let port = |number| if place.is_local() { ports::find() } else { Ok(Port::of(place.ip, number)) };
+        let (client, peer, http) = (port(7400)?, port(7401)?, port(7402)?);
         let api = Api::new(&client.addr());
         let config = dir.join(format!("node-{id}.toml"));
         let log = dir.join(format!("node-{id}.log"));
         Ok(Self {
             id,
             client,
-            peer: ports::find()?,
-            http: ports::find()?,
+            peer,
+            http,
             data_dir,
             config,
             log,
@@ -67,8 +78,16 @@ impl Replica {
             env: Vec::new(),
             program: None,
             wrapper: Vec::new(),
+            place,
+            advertised_peer: None,
             child: None,
         })
+    }
+
+    /// Where the others reach it.
+    #[must_use]
+    pub fn peer_addr(&self) -> String {
+        self.advertised_peer.clone().unwrap_or_else(|| self.peer.addr())
     }
 
     /// Starts the process; it may not serve yet.
@@ -81,11 +100,11 @@ impl Replica {
         };
         let mut command = match self.wrapper.split_first() {
             Some((wrapper, args)) => {
-                let mut command = Command::new(wrapper);
+                let mut command = self.place.command(wrapper);
                 command.args(args).arg(program);
                 command
             }
-            None => Command::new(program),
+            None => self.place.command(program),
         };
         let child = command
             .arg("serve")

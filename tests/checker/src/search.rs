@@ -202,13 +202,13 @@ impl<'a, 'h> Problem<'a, 'h> {
                     None
                 }
             }
-            Step::MaybeGrant { token: Some(token), .. } => {
-                if token > largest && free {
-                    becomes(Current::Token(token), token)
-                } else {
-                    None
-                }
-            }
+            Step::MaybeGrant { token: Some(token), .. } => match current {
+                Current::Token(now) if now == token => may_expire(token).then_some(Model { current: Current::Nobody, largest }),
+                // A repeat: its grant came of an operation before this one, and is over.
+                _ if token <= largest => Some(model),
+                _ if free => becomes(Current::Token(token), token),
+                _ => None,
+            },
             Step::MaybeGrant { .. } => {
                 if free {
                     becomes(Current::Unseen(place), 0)

@@ -70,6 +70,16 @@ mod tests {
     }
 
     #[test]
+    fn repeat_that_is_told_that_its_grant_is_over_explains_itself_when_it_is() {
+        let over = || Outcome::Ended { token: 1, reason: EndReason::Released };
+        let mut story = Story::default();
+        story.granted(0, 5, "a", 1).released(10, 12, 1, Released::Released).granted(14, 16, "b", 2).op(20, 21, "a", acquire("a"), over());
+        story.passes("P6.search");
+        // Nobody has ended it, and it cannot have expired.
+        Story::default().granted(0, 5, "a", 1).op(20, 21, "a", acquire("a"), over()).got(30, 31, Some(state("a", 1)), 0).fails("P6.search");
+    }
+
+    #[test]
     fn answers_that_no_order_explains_are_found() {
         // Read before it was asked for.
         Story::default().got(0, 1, Some(state("a", 1)), 0).granted(2, 5, "a", 1).fails("P6.search");

@@ -1,0 +1,20 @@
+//! A few scenarios of `chaos`, short ones: that they run, serve and find nothing. All of them: `cargo run -p tenure-tests --bin chaos -- all`.
+
+use std::process::Command;
+
+use anyhow::ensure;
+
+#[test]
+fn chaos_on_hosts_of_its_own_violates_nothing() -> anyhow::Result<()> {
+    let scenarios = "kill-leader,leader-isolated-from-peers,stop-holder,healthy-soak";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chaos"));
+    let output = command.args(["all", "--seconds", "6", "--only", scenarios]).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{}", output.status);
+    let skipped = text.lines().filter(|line| line.contains(" SKIPPED: "));
+    for line in skipped {
+        tenure_tests::disk::skipped("chaos_on_hosts_of_its_own_violates_nothing", &anyhow::anyhow!("{line}"));
+    }
+    Ok(())
+}
