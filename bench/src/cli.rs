@@ -147,6 +147,24 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 1_000_000)]
         leases: usize,
     },
+    /// Many watchers, each of one namespace in a thousand, or of all: how far behind they are, and what they cost those who renew.
+    Watch {
+        /// Of one namespace, a line each.
+        #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
+        watchers: Vec<usize>,
+        /// Of everything, beside those.
+        #[arg(long, default_value_t = 0)]
+        of_everything: usize,
+        /// A second.
+        #[arg(long, default_value_t = 1_000)]
+        changes: u32,
+    },
+    /// Get, list by a label, list all. In etcd, range.
+    Reads {
+        /// Among so many, a line each.
+        #[arg(long, value_delimiter = ',', default_value = "10000,100000,1000000")]
+        leases: Vec<usize>,
+    },
     /// Through the SDK: the elected leader resigns, time until the next one leads.
     Handover {
         /// How many wait, a line each.

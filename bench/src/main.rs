@@ -29,7 +29,7 @@ use crate::{
     lab::Lab,
     load::Plan,
     report::Figure,
-    scenario::{Case, Size},
+    scenario::{Case, Fanout, Size},
 };
 
 #[global_allocator]
@@ -124,6 +124,14 @@ fn cases(command: Command) -> anyhow::Result<Vec<Case>> {
             Ok(vec![Case::Million(Size { leases, every, steady, until_snapshots: true })])
         }
         Command::Restart { leases } => Ok(vec![Case::Restart { leases }]),
+        Command::Watch { watchers, of_everything, changes } => {
+            let of = |watchers| Case::Fanout(Fanout { watchers, of_everything, rate: changes.max(1) });
+            Ok(watchers.into_iter().map(of).collect())
+        }
+        Command::Reads { leases } => {
+            leases.iter().try_for_each(|leases| within("--leases", *leases, 10_000_000))?;
+            Ok(leases.into_iter().map(|leases| Case::Reads { leases }).collect())
+        }
         other => unreachable!("not a case: {other:?}"),
     }
 }

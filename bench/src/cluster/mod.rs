@@ -107,10 +107,13 @@ impl Cluster {
             cluster.restart(at)?;
         }
         cluster.ready().await?;
+        // The first connection is to the raft leader, so that a single client has the same way to go every time, and on either side.
+        let leader = cluster.raft_leader().await?;
+        cluster.members.rotate_left(leader);
         Ok(cluster)
     }
 
-    /// Client addresses.
+    /// Client addresses; in a cluster of our own, first that of the member which led at the start.
     pub(crate) fn endpoints(&self) -> Vec<String> {
         self.members.iter().map(|member| member.client.clone()).collect()
     }

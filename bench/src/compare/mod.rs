@@ -1,5 +1,6 @@
 //! Tenure beside etcd, in turns on the same machine and disk: never both under load, each measurement on a new cluster.
 
+mod plots;
 mod rows;
 mod table;
 
@@ -37,7 +38,8 @@ pub(crate) struct Measured {
 impl Compare {
     pub(crate) async fn run(&self, lab: &Lab, setup: &Setup) -> anyhow::Result<()> {
         let sizes = if self.quick { Sizes::QUICK } else { Sizes::FULL };
-        let rows: Vec<Row> = rows::all(&sizes).into_iter().filter(|row| self.rows.is_empty() || self.rows.iter().any(|name| name == row.group)).collect();
+        let wanted = |group: &str| self.rows.is_empty() || self.rows.iter().any(|name| name == group);
+        let rows: Vec<Row> = rows::all(&sizes).into_iter().filter(|row| wanted(row.group)).collect();
         let mut targets = vec![Target::Tenure];
         match &setup.etcd_bin {
             Some(_) => targets.push(Target::Etcd),
@@ -48,7 +50,14 @@ impl Compare {
             false => Plan { warm_up: Duration::from_secs(1), time: Duration::from_secs(setup.seconds), rate: None },
         };
         let rounds = if self.quick { 1 } else { setup.rounds.max(2) };
-        let measured = measure(&rows, &targets, rounds, plan, lab).await?;
+        let mut measured = measure(&rows, &targets, rounds, plan, lab).await?;
+        if wanted("plots") {
+            for target in &targets {
+                for case in plots::cases(&sizes, *target) {
+                    measured.push(one(&case, *target, plan, lab, "for the plots").await?);
+                }
+            }
+        }
         for Measured { case, figure } in &measured {
             check(case, figure)?;
         }
@@ -58,7 +67,10 @@ impl Compare {
         let (json, markdown) = (table::json(&lines, &measured, lab, setup), table::markdown(&lines));
         fs::write(self.out.join("compare.json"), format!("{json:#}\n"))?;
         fs::write(self.out.join("compare.md"), markdown)?;
-        println!("\n{} measurements; compare.json and compare.md are in {}", measured.len(), self.out.display());
+        for (file, plot) in plots::all(&sizes, &measured) {
+            fs::write(self.out.join(file), plot.svg())?;
+        }
+        println!("\n{} measurements; compare.json, compare.md and plots are in {}", measured.len(), self.out.display());
         Ok(())
     }
 }
@@ -78,16 +90,20 @@ async fn measure(rows: &[Row], targets: &[Target], rounds: u32, plan: Plan, lab:
                     }
                 }
                 for case in cases {
-                    eprintln!("round {round} of {rounds}, {target}: {}", case.what(*target));
-                    let mut cluster = lab.new_cluster(*target).await?;
-                    let figure = case.run(&mut cluster, plan).await.with_context(|| format!("{target}: {}", case.what(*target)))?;
-                    eprintln!("  {}", figure.line());
-                    measured.push(Measured { case: case.clone(), figure });
+                    measured.push(one(case, *target, plan, lab, &format!("round {round} of {rounds}")).await?);
                 }
             }
         }
     }
     Ok(measured)
+}
+
+async fn one(case: &Case, target: Target, plan: Plan, lab: &Lab, when: &str) -> anyhow::Result<Measured> {
+    eprintln!("{when}, {target}: {}", case.what(target));
+    let mut cluster = lab.new_cluster(target).await?;
+    let figure = case.run(&mut cluster, plan).await.with_context(|| format!("{target}: {}", case.what(target)))?;
+    eprintln!("  {}", figure.line());
+    Ok(Measured { case: case.clone(), figure })
 }
 
 /// That it measured anything: what holds at any speed.

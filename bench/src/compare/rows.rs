@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use crate::{
     cluster::Target,
-    scenario::{Case, Size},
+    scenario::{Case, Fanout, Size},
 };
 
-/// Of rows that are measured together.
-pub(super) const GROUPS: [&str; 9] = ["renew", "batch", "pair", "contend", "failover", "transfer", "expiry", "mass", "million"];
+/// Of rows that are measured together; the last has no rows, but more pictures.
+pub(super) const GROUPS: [&str; 12] = ["renew", "batch", "pair", "contend", "failover", "transfer", "expiry", "mass", "million", "watch", "reads", "plots"];
 
 /// How much of everything.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,10 @@ pub(super) struct Sizes {
     expiries: usize,
     mass: usize,
     million: Size,
+    fanout: Fanout,
+    reads: usize,
+    /// Streams, for the plots.
+    pub(super) curve: &'static [usize],
 }
 
 impl Sizes {
@@ -35,6 +39,9 @@ impl Sizes {
         expiries: 500,
         mass: 100_000,
         million: Size { leases: 1_000_000, every: Duration::from_secs(10), steady: Duration::from_secs(60), until_snapshots: true },
+        fanout: Fanout { watchers: 10_000, of_everything: 0, rate: 1_000 },
+        reads: 100_000,
+        curve: &[1, 4, 16, 64, 256, 1024],
     };
     /// Of a smoke test.
     pub(super) const QUICK: Self = Self {
@@ -47,6 +54,9 @@ impl Sizes {
         expiries: 20,
         mass: 1_000,
         million: Size { leases: 3_000, every: Duration::from_secs(1), steady: Duration::from_secs(1), until_snapshots: false },
+        fanout: Fanout { watchers: 100, of_everything: 2, rate: 100 },
+        reads: 500,
+        curve: &[1, 8],
     };
 }
 
@@ -101,7 +111,7 @@ impl Row {
 }
 
 /// Connections of every load: few, and the same on both sides.
-const CONNECTIONS: usize = 16;
+pub(super) const CONNECTIONS: usize = 16;
 
 pub(super) fn all(sizes: &Sizes) -> Vec<Row> {
     let mut rows = renewals(sizes);
@@ -109,6 +119,7 @@ pub(super) fn all(sizes: &Sizes) -> Vec<Row> {
     rows.extend(failovers(sizes));
     rows.extend(ends(sizes));
     rows.extend(many(sizes));
+    rows.extend(readers(sizes));
     rows
 }
 
@@ -192,5 +203,20 @@ fn many(sizes: &Sizes) -> Vec<Row> {
         of("server CPU of a renewal, compared with 1,000 leases", "×", "cost_ratio", Goal::AtMost(1.5)),
         of("restart after kill -9 of all, until all are ready", "s", "restart_s", Goal::AtMost(10.0)),
         of("longest wait of a small renewal while snapshots are taken", "ms", "stall_ms", Goal::AtMost(100.0)),
+    ]
+}
+
+fn readers(sizes: &Sizes) -> Vec<Row> {
+    let (watch, reads, leases) = (Case::Fanout(sizes.fanout), Case::Reads { leases: sizes.reads }, sizes.reads);
+    let Fanout { watchers, rate, .. } = sizes.fanout;
+    let behind = format!("{watchers} watchers, each of one namespace in a thousand, {rate} changes/s: furthest behind");
+    let kept = "renewals then, as a share of those without watchers".to_owned();
+    let get = format!("get, among {leases} leases");
+    let list = format!("all {leases} leases listed, in pages of 1,000, p50");
+    vec![
+        row("watch", behind, ("ms", "max_ms"), watch.clone(), Some(watch.clone()), Goal::AtMost(1_000.0)),
+        row("watch", kept, ("×", "renewals_kept"), watch.clone(), Some(watch), Goal::AtLeast(0.8)),
+        row("reads", get, RATE, reads.clone(), Some(reads.clone()), Goal::None),
+        row("reads", list, ("ms", "list_p50_ms"), reads.clone(), Some(reads), Goal::None),
     ]
 }

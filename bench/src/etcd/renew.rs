@@ -29,15 +29,15 @@ const VALUE: &[u8] = crate::tenure::HOLDER.as_bytes();
 pub(crate) struct Durable {
     client: KvClient<Channel>,
     keys: Vec<Bytes>,
-    /// Of all of them: they are only ever put together.
-    revision: i64,
+    /// Of all of them: they are only ever put together. None before the first time, which asks for nothing.
+    revision: Option<i64>,
 }
 
 impl Durable {
     /// Puts records of its own.
     pub(crate) async fn new(channel: Channel, who: usize, records: usize) -> anyhow::Result<Self> {
         let keys = (0..records).map(|n| Vec::from(format!("tenure-bench/renew-{who}-{n}")).into()).collect();
-        let mut new = Self { client: KvClient::new(channel), keys, revision: 0 };
+        let mut new = Self { client: KvClient::new(channel), keys, revision: None };
         new.once().await?;
         Ok(new)
     }
@@ -49,17 +49,15 @@ fn put(key: &Bytes) -> RequestOp {
 
 impl Op for Durable {
     async fn once(&mut self) -> anyhow::Result<Option<Duration>> {
-        let compare = |key: &Bytes| Compare {
-            result: CompareResult::Equal.into(),
-            target: CompareTarget::Mod.into(),
-            key: key.to_vec(),
-            target_union: Some(TargetUnion::ModRevision(self.revision)),
+        let compare = |key: &Bytes| {
+            let is = TargetUnion::ModRevision(self.revision?);
+            Some(Compare { result: CompareResult::Equal.into(), target: CompareTarget::Mod.into(), key: key.to_vec(), target_union: Some(is) })
         };
-        let request = TxnRequest { compare: self.keys.iter().map(compare).collect(), success: self.keys.iter().map(put).collect(), failure: Vec::new() };
+        let request = TxnRequest { compare: self.keys.iter().filter_map(compare).collect(), success: self.keys.iter().map(put).collect(), failure: Vec::new() };
         let answer = self.client.txn(request).await?.into_inner();
         let (puts, expected) = (answer.responses.len(), self.keys.len());
         ensure!(answer.succeeded && puts == expected, "not renewed: succeeded {}, {puts} of {expected}", answer.succeeded);
-        self.revision = answer.header.context("a header")?.revision;
+        self.revision = Some(answer.header.context("a header")?.revision);
         Ok(None)
     }
 }

@@ -56,6 +56,11 @@ impl Figure {
         self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 
+    /// One of its lists; empty if it has no such one.
+    pub(crate) fn list(&self, name: &str) -> &[f64] {
+        self.lists.iter().find(|(known, _)| *known == name).map_or(&[], |(_, values)| values)
+    }
+
     /// One line for people.
     pub(crate) fn line(&self) -> String {
         let mut parts = Vec::new();

@@ -1,5 +1,9 @@
 //! Shows what was measured.
 
-pub(crate) mod figure;
+mod figure;
+mod plot;
 
-pub(crate) use self::figure::Figure;
+pub(crate) use self::{
+    figure::Figure,
+    plot::{Axis, Line, Plot},
+};

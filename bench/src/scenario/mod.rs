@@ -2,8 +2,10 @@
 
 mod expiry;
 mod failover;
+mod fanout;
 mod mass;
 mod million;
+mod reads;
 mod restart;
 mod steady;
 mod storm;
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-pub(crate) use self::million::Size;
+pub(crate) use self::{fanout::Fanout, million::Size};
 use crate::{
     cluster::{Cluster, Target},
     load::Plan,
@@ -47,6 +49,10 @@ pub(crate) enum Case {
     Million(Size),
     /// `kill -9` of all members that have so many leases.
     Restart { leases: usize },
+    /// Many watchers.
+    Fanout(Fanout),
+    /// Reads of one, of a label, of all, among so many.
+    Reads { leases: usize },
 }
 
 impl Case {
@@ -58,7 +64,7 @@ impl Case {
             Self::Renew { leases, .. } => target == Target::Tenure || *leases <= 128,
             Self::RenewUnary { .. } | Self::Mass { .. } | Self::Storm { .. } | Self::Million(_) | Self::Restart { .. } => target == Target::Tenure,
             Self::Contend { claim, .. } => target == Target::Tenure || *claim,
-            Self::Pair { .. } | Self::Failover { .. } | Self::Transfer { .. } | Self::Expiry { .. } => true,
+            Self::Pair { .. } | Self::Failover { .. } | Self::Transfer { .. } | Self::Expiry { .. } | Self::Fanout(_) | Self::Reads { .. } => true,
         }
     }
 
@@ -97,6 +103,10 @@ impl Case {
                 size.steady.as_secs_f64()
             ),
             Self::Restart { leases } => format!("kill -9 of all members, with {leases} leases, and a start"),
+            Self::Fanout(Fanout { watchers, of_everything, rate }) => {
+                format!("{watchers} watchers of a namespace each, {of_everything} of all, {rate} changes a second; latency is of the news")
+            }
+            Self::Reads { leases } => format!("get, 64 clients on 16 connections, among {leases} leases; select and list are whole lists in pages of 1,000"),
         }
     }
 
@@ -124,6 +134,8 @@ impl Case {
             Self::Storm { leases } => storm::run(what, cluster, leases).await,
             Self::Million(size) => million::run(what, cluster, size, plan).await,
             Self::Restart { leases } => restart::run(what, cluster, leases).await,
+            Self::Fanout(size) => fanout::run(what, cluster, size, plan).await,
+            Self::Reads { leases } => reads::run(what, cluster, leases, plan).await,
         }
     }
 }
