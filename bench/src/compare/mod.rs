@@ -23,6 +23,9 @@ pub(crate) struct Compare {
     /// A minute's worth of everything at sizes that say nothing about speed: does it work, is every answer right?
     #[arg(long)]
     quick: bool,
+    /// Load Tenure for so long at the end, and see whether its raft leader stays; half an hour is what the goal asks for.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    soak_minutes: u64,
     /// Where compare.json, compare.md and the plots go.
     #[arg(long, default_value = "target/tenure-bench", value_name = "DIR")]
     out: PathBuf,
@@ -58,10 +61,15 @@ impl Compare {
                 }
             }
         }
+        if self.soak_minutes > 0 {
+            let (case, plan) = (rows::soak(), Plan { time: Duration::from_secs(self.soak_minutes * 60), ..plan });
+            measured.push(one(&case, Target::Tenure, plan, lab, "at length").await?);
+        }
         for Measured { case, figure } in &measured {
             check(case, figure)?;
         }
-        let lines: Vec<Line> = rows.iter().map(|row| Line::new(row, &measured, self.quick)).collect();
+        let mut lines: Vec<Line> = rows.iter().map(|row| Line::new(row, &measured, self.quick)).collect();
+        lines.push(Line::elections(&measured));
         print!("\n{}", table::text(&lines));
         fs::create_dir_all(&self.out).with_context(|| format!("no folder {}", self.out.display()))?;
         let (json, markdown) = (table::json(&lines, &measured, lab, setup), table::markdown(&lines));

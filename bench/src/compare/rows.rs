@@ -123,6 +123,11 @@ pub(super) fn all(sizes: &Sizes) -> Vec<Row> {
     rows
 }
 
+/// As much load as there is, for as long as it takes to believe that it does no harm.
+pub(super) fn soak() -> Case {
+    Case::Renew { streams: 1024, connections: CONNECTIONS, leases: 1 }
+}
+
 fn row(group: &'static str, title: String, (unit, value): (&'static str, &'static str), case: Case, etcd: Option<Case>, goal: Goal) -> Row {
     let side = |case| Side { case, value };
     Row { group, title, unit, tenure: side(case), etcd: etcd.map(side), over: Over::Median, goal }

@@ -31,16 +31,37 @@ impl Line {
         Self { title: row.title.clone(), unit: row.unit, tenure, etcd, goal: row.goal, verdict }
     }
 
+    /// Elections that nobody asked for, in everything that loaded a cluster without hurting it.
+    pub(super) fn elections(measured: &[Measured]) -> Self {
+        let sum = |target, name| {
+            let of = measured.iter().filter(|one| one.figure.target == target && one.figure.value("elections").is_some());
+            let values: Vec<f64> = of.filter_map(|one| one.figure.value(name)).collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>())
+        };
+        let (tenure, etcd, minutes) = (sum(Target::Tenure, "elections"), sum(Target::Etcd, "elections"), sum(Target::Tenure, "seconds").unwrap_or(0.0) / 60.0);
+        let verdict = match tenure {
+            Some(elections) if elections > 0.0 => format!("{elections:.0} too many"),
+            Some(_) if minutes >= ENOUGH_MINUTES => "PASS".to_owned(),
+            Some(_) => "not for long enough: --soak-minutes 30".to_owned(),
+            None => "not measured".to_owned(),
+        };
+        let title = format!("elections that nobody asked for, in {minutes:.1} minutes under load");
+        Self { title, unit: "", tenure, etcd, goal: Goal::AtMost(0.0), verdict }
+    }
+
     fn ratio(&self) -> Option<f64> {
-        Some(self.tenure? / self.etcd?)
+        Some(self.tenure? / self.etcd.filter(|etcd| *etcd > 0.0)?)
     }
 
     fn cells(&self) -> [String; 6] {
-        let value = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{} {}", number(value), self.unit).replace(" /s", "/s"));
+        let value = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| with_unit(value, self.unit));
         let ratio = self.ratio().map_or_else(|| "–".to_owned(), |ratio| format!("{}×", number(ratio)));
         [self.title.clone(), value(self.tenure), value(self.etcd), ratio, goal(self.goal, self.unit), self.verdict.clone()]
     }
 }
+
+/// Of load, to say that there are none.
+const ENOUGH_MINUTES: f64 = 30.0;
 
 fn summary(mut values: Vec<f64>, over: Over) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
@@ -70,9 +91,17 @@ fn goal(goal: Goal, unit: &str) -> String {
     match goal {
         Goal::RatioAtLeast(ratio) => format!("≥ {}×", number(ratio)),
         Goal::RatioAtMost(ratio) => format!("≤ {}×", number(ratio)),
-        Goal::AtLeast(value) => format!("≥ {} {unit}", number(value)).replace(" /s", "/s"),
-        Goal::AtMost(value) => format!("≤ {} {unit}", number(value)),
+        Goal::AtLeast(value) => format!("≥ {}", with_unit(value, unit)),
+        Goal::AtMost(value) => format!("≤ {}", with_unit(value, unit)),
         Goal::None => "–".to_owned(),
+    }
+}
+
+fn with_unit(value: f64, unit: &str) -> String {
+    match unit {
+        "" => format!("{value:.0}"),
+        "/s" | "×" => format!("{}{unit}", number(value)),
+        _ => format!("{} {unit}", number(value)),
     }
 }
 

@@ -89,6 +89,8 @@ pub(super) async fn run(what: String, cluster: &mut Cluster, size: Size, plan: P
         ("renewed_per_second", steady.renewed_per_second),
         ("stall_ms", steady.stall_ms),
         ("snapshots", steady.snapshots as f64),
+        ("elections", steady.elections as f64),
+        ("seconds", steady.time.as_secs_f64()),
         ("faults_p99_ms", ms(faults.latency.value_at_quantile(0.99))),
         ("faults_max_ms", ms(faults.latency.max())),
         ("faults_retried", faults.retried as f64),
@@ -158,6 +160,8 @@ struct Steady {
     renewed_per_second: f64,
     stall_ms: f64,
     snapshots: usize,
+    elections: u64,
+    time: Duration,
 }
 
 type Agents = JoinSet<anyhow::Result<()>>;
@@ -173,6 +177,7 @@ async fn steady(cluster: &Cluster, size: Size, round: &Round, agents: &mut Agent
     }
     let mut probes = Running::start(probes, Some(PROBE_RATE))?;
     let (mut indexes, mut snapshots) = (cluster.snapshots().await?, vec![0_usize; MEMBERS]);
+    let term = cluster.term().await?.context("a term")?;
     round.lap()?;
     let begun = probes.begin();
     while begun.passed() < size.steady || (size.until_snapshots && snapshots.contains(&0) && begun.passed() < size.steady + FOR_SNAPSHOTS) {
@@ -190,7 +195,8 @@ async fn steady(cluster: &Cluster, size: Size, round: &Round, agents: &mut Agent
     let (p99, stall_ms) = (lap.latency.value_at_quantile(0.99) as f64 / 1e6, probed.max() as f64 / 1e6);
     eprintln!("  {renewed_per_second:.0} renewals a second for {:.0} s: p99 {p99:.1} ms; longest wait of a small one {stall_ms:.1} ms", time.as_secs_f64());
     ensure!(lap.retried == 0, "{} messages were not answered, though nothing had happened", lap.retried);
-    Ok(Steady { latency: lap.latency, renewed_per_second, stall_ms, snapshots: snapshots.iter().sum() })
+    let elections = cluster.term().await?.context("a term")? - term;
+    Ok(Steady { latency: lap.latency, renewed_per_second, stall_ms, snapshots: snapshots.iter().sum(), elections, time })
 }
 
 /// A follower dies and comes back; then the raft leader does.

@@ -116,16 +116,27 @@ impl Case {
         if !self.is_for(target) {
             bail!("{target} has no such thing: {}", self.what(Target::Tenure));
         }
-        let what = self.what(target);
+        let (what, before) = (self.what(target), if self.elects() { None } else { cluster.term().await? });
+        let mut figure = self.figure(what, cluster, plan).await?;
+        if let Some(before) = before {
+            // Nobody asked for any.
+            figure.values.extend(cluster.term().await?.map(|now| ("elections", (now - before) as f64)));
+        }
+        Ok(figure)
+    }
+
+    /// Whether elections are a part of it.
+    fn elects(&self) -> bool {
+        matches!(self, Self::Failover { .. } | Self::Transfer { .. } | Self::Million(_) | Self::Restart { .. })
+    }
+
+    async fn figure(&self, what: String, cluster: &mut Cluster, plan: Plan) -> anyhow::Result<Figure> {
+        let target = cluster.target;
         match *self {
             Self::Renew { .. } | Self::RenewUnary { .. } | Self::KeepAlive { .. } | Self::Pair { .. } | Self::Contend { .. } => {
-                let before = cluster.term().await?;
                 let loaded = steady::run(self, cluster, plan).await?;
                 let each = if let Self::Renew { leases, .. } = self { *leases as u64 } else { 1 };
-                let mut figure = Figure::of_load(what, target, &loaded, each);
-                // Nobody asked for any.
-                figure.values.extend(cluster.term().await?.zip(before).map(|(now, before)| ("elections", (now - before) as f64)));
-                Ok(figure)
+                Ok(Figure::of_load(what, target, &loaded, each))
             }
             Self::Failover { times } => failover::run(what, cluster, times, failover::Fault::Kill).await,
             Self::Transfer { times } => failover::run(what, cluster, times, failover::Fault::Transfer).await,
