@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tenure_client::clock::{Clock as _, Readings, SystemClock};
 
 /// A moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Moment(Instant);
 
 #[expect(clippy::disallowed_methods, reason = "the one place")]

@@ -1,122 +1,78 @@
-//! `tenure-bench`: load on a cluster, and what came of it. Every answer is checked; one that is not as expected ends the run.
+//! `tenure-bench`: load on a cluster of Tenure, or of etcd, and what came of it. Every answer is checked; one that is not as expected ends the run.
 //!
-//! Says nothing about other systems yet, and asserts no times: figures are for people (and JSON for programs) to compare side by side.
+//! Asserts no times: figures are for people (and JSON for programs) to compare.
 
+mod cli;
 mod clock;
-mod handover;
-mod keep;
+mod cluster;
+mod compare;
+mod connect;
+mod etcd;
+mod exclusive;
+mod lab;
 mod load;
 mod report;
-mod started;
+mod scenario;
+mod sdk;
+mod tenure;
+mod usage;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::ensure;
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
+use tokio::task::LocalSet;
 
-use crate::{report::Line, started::Started};
+use crate::{
+    cli::{Args, Command, Setup},
+    cluster::Target,
+    lab::Lab,
+    load::Plan,
+    report::Figure,
+    scenario::{Case, Fanout, Size},
+};
 
-/// Load on a Tenure cluster: a running one, or one of its own.
-#[derive(Debug, Parser)]
-#[command(name = "tenure-bench", version)]
-struct Args {
-    /// Client addresses, comma-separated; clients are spread over them.
-    #[arg(long, env = "TENURE_ENDPOINTS", value_delimiter = ',', default_value = "127.0.0.1:7400,127.0.0.1:7410,127.0.0.1:7420")]
-    endpoints: Vec<String>,
-    /// Start three replicas in a temporary folder for this run, instead of using --endpoints.
-    #[arg(long)]
-    start: bool,
-    /// The server for --start; the one beside this program unless said otherwise.
-    #[arg(long, value_name = "FILE")]
-    tenured_bin: Option<PathBuf>,
-    /// How long to measure pairs, renewals and the cost of keeping.
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// A line of JSON for each figure instead of a table.
-    #[arg(long)]
-    json: bool,
-    #[command(subcommand)]
-    scenario: Scenario,
-}
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[derive(Debug, Subcommand)]
-enum Scenario {
-    /// Acquire and release one lease a client, uncontended, after a second of warming up: the latency of the pair.
-    Pair {
-        /// Clients, each with a connection of its own.
-        #[arg(long, default_value_t = 1)]
-        clients: usize,
-    },
-    /// Renew over one stream a client, one message in flight, after a second of warming up.
-    Renew {
-        /// Streams.
-        #[arg(long, default_value_t = 64)]
-        streams: usize,
-        /// Streams share this many connections.
-        #[arg(long, default_value_t = 16)]
-        connections: usize,
-        /// Leases in each message.
-        #[arg(long, default_value_t = 1)]
-        leases: usize,
-    },
-    /// The elected leader resigns: time until the next one leads.
-    Handover {
-        /// How many wait, a line each.
-        #[arg(long, value_delimiter = ',', default_value = "1,16,64")]
-        waiters: Vec<usize>,
-        /// Hand-overs for each line.
-        #[arg(long, default_value_t = 300)]
-        rounds: usize,
-    },
-    /// The elected leader is gone without a word: time from the end of its lease until the next one leads.
-    Takeover {
-        /// Of the lease.
-        #[arg(long, default_value_t = 1_000)]
-        lease_ms: u64,
-        /// At once, with three candidates each.
-        #[arg(long, default_value_t = 10)]
-        elections: usize,
-        /// Takeovers in each election.
-        #[arg(long, default_value_t = 20)]
-        rounds: usize,
-    },
-    /// One process keeps many leases on one stream: its share of a core, and the replicas' (with --start).
-    Keep {
-        /// How many.
-        #[arg(long, default_value_t = 10_000)]
-        leases: usize,
-        /// Of each; renewed every third of it.
-        #[arg(long, default_value_t = 10_000)]
-        lease_ms: u64,
-    },
-    /// Handover, takeover and keep, as they are unless told otherwise: what the SDK promises.
-    Sdk,
-}
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Of whatever there may be many of.
+const MOST: usize = 10_000;
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let seconds = args.seconds;
-    ensure!((1..=3_600).contains(&seconds), "--seconds is 1 to 3600, not {seconds}");
+    // One thread: the generator shares the machine with what it measures.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run(args))
+    LocalSet::new().block_on(&runtime, run(args))
 }
 
-async fn run(args: Args) -> anyhow::Result<()> {
-    let started = if args.start { Some(Started::three(args.tenured_bin).await?) } else { None };
-    let endpoints = started.as_ref().map_or(&args.endpoints, |started| &started.endpoints);
-    let (pids, time, json) = (started.as_ref().map(Started::pids).unwrap_or_default(), Duration::from_secs(args.seconds), args.json);
-    let scenarios = match args.scenario {
-        Scenario::Sdk => vec![
-            Scenario::Handover { waiters: vec![1, 16, 64], rounds: 300 },
-            Scenario::Takeover { lease_ms: 1_000, elections: 10, rounds: 20 },
-            Scenario::Keep { leases: 10_000, lease_ms: 10_000 },
-        ],
-        one => vec![one],
-    };
-    for scenario in scenarios {
-        measure(scenario, endpoints, &pids, time, |line| println!("{}", if json { line.json() } else { line.table() })).await?;
+async fn run(Args { setup, command }: Args) -> anyhow::Result<()> {
+    let lab = Lab::new(&setup);
+    match command {
+        Command::Compare(compare) => compare.run(&lab, &setup).await,
+        Command::Handover { .. } | Command::Takeover { .. } | Command::Keep { .. } | Command::Sdk => {
+            for command in one_by_one(command) {
+                through_sdk(command, &lab, &setup).await?;
+            }
+            Ok(())
+        }
+        other => {
+            let plan = Plan { warm_up: WARM_UP, time: Duration::from_secs(setup.seconds), rate: setup.rate.map(f64::from) };
+            for case in cases(other)? {
+                for _ in 0..setup.rounds {
+                    for target in setup.target.iter().filter(|target| case.is_for(**target)) {
+                        let mut cluster = lab.cluster(*target).await?;
+                        show(&case.run(&mut cluster, plan).await?, &setup);
+                    }
+                }
+            }
+            Ok(())
+        }
     }
-    Ok(())
+}
+
+fn show(figure: &Figure, setup: &Setup) {
+    if setup.json { println!("{}", figure.json()) } else { println!("{}", figure.line()) }
 }
 
 fn within(what: &str, value: usize, most: usize) -> anyhow::Result<()> {
@@ -124,38 +80,98 @@ fn within(what: &str, value: usize, most: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure(scenario: Scenario, endpoints: &[String], pids: &[u32], time: Duration, show: impl Fn(Line)) -> anyhow::Result<()> {
-    let most = 10_000;
-    match scenario {
-        Scenario::Pair { clients } => {
-            within("--clients", clients, most)?;
-            show(Line::Times(load::pairs(endpoints, clients, time).await?));
+fn all_within(what: &str, values: &[usize], most: usize) -> anyhow::Result<()> {
+    values.iter().try_for_each(|value| within(what, *value, most))
+}
+
+/// What a command asks to be measured.
+fn cases(command: Command) -> anyhow::Result<Vec<Case>> {
+    match command {
+        Command::Renew { streams, connections, leases, unary } => {
+            all_within("--streams", &streams, MOST)?;
+            within("--connections", connections, MOST)?;
+            all_within("--leases", &leases, MOST)?;
+            if unary {
+                ensure!(leases == [1], "--unary renews one lease at a time");
+                return Ok(streams.into_iter().map(|clients| Case::RenewUnary { clients, connections }).collect());
+            }
+            let of = |streams| leases.iter().map(move |leases| Case::Renew { streams, connections, leases: *leases });
+            Ok(streams.into_iter().flat_map(of).collect())
         }
-        Scenario::Renew { streams, connections, leases } => {
-            within("--streams", streams, most)?;
-            within("--connections", connections, most)?;
-            within("--leases", leases, most)?;
-            show(Line::Times(load::renewals(endpoints, streams, connections, leases, time).await?));
+        Command::KeepAlive { streams, connections } => {
+            all_within("--streams", &streams, MOST)?;
+            within("--connections", connections, MOST)?;
+            Ok(streams.into_iter().map(|streams| Case::KeepAlive { streams, connections }).collect())
         }
-        Scenario::Handover { waiters, rounds } => {
-            within("--rounds", rounds, most)?;
+        Command::Pair { clients, connections } => {
+            all_within("--clients", &clients, MOST)?;
+            within("--connections", connections, MOST)?;
+            Ok(clients.into_iter().map(|clients| Case::Pair { clients, connections }).collect())
+        }
+        Command::Contend { waiters, connections, unclaimed } => {
+            all_within("--waiters", &waiters, MOST)?;
+            within("--connections", connections, MOST)?;
+            Ok(waiters.into_iter().map(|waiters| Case::Contend { waiters, connections, claim: !unclaimed }).collect())
+        }
+        Command::Failover { times } => Ok(vec![Case::Failover { times }]),
+        Command::Transfer { times } => Ok(vec![Case::Transfer { times }]),
+        Command::Expiry { times } => Ok(vec![Case::Expiry { times }]),
+        Command::MassExpiry { leases } => Ok(vec![Case::Mass { leases }]),
+        Command::Storm { leases } => Ok(vec![Case::Storm { leases }]),
+        Command::Million { leases, every_seconds, minutes } => {
+            ensure!(leases >= 1_000, "--leases is 1,000 or more, not {leases}");
+            let (every, steady) = (Duration::from_secs(every_seconds.max(1)), Duration::from_secs(minutes * 60));
+            Ok(vec![Case::Million(Size { leases, every, steady, until_snapshots: true })])
+        }
+        Command::Restart { leases } => Ok(vec![Case::Restart { leases }]),
+        Command::Watch { watchers, of_everything, changes } => {
+            let of = |watchers| Case::Fanout(Fanout { watchers, of_everything, rate: changes.max(1) });
+            Ok(watchers.into_iter().map(of).collect())
+        }
+        Command::Reads { leases } => {
+            leases.iter().try_for_each(|leases| within("--leases", *leases, 10_000_000))?;
+            Ok(leases.into_iter().map(|leases| Case::Reads { leases }).collect())
+        }
+        other => unreachable!("not a case: {other:?}"),
+    }
+}
+
+fn one_by_one(command: Command) -> Vec<Command> {
+    match command {
+        Command::Sdk => vec![
+            Command::Handover { waiters: vec![1, 16, 64], rounds_each: 300 },
+            Command::Takeover { lease_ms: 1_000, elections: 10, rounds_each: 20 },
+            Command::Keep { leases: 10_000, lease_ms: 10_000 },
+        ],
+        one => vec![one],
+    }
+}
+
+async fn through_sdk(command: Command, lab: &Lab, setup: &Setup) -> anyhow::Result<()> {
+    ensure!(setup.target == [Target::Tenure], "this is of Tenure's SDK only");
+    let cluster = lab.cluster(Target::Tenure).await?;
+    let endpoints = cluster.endpoints();
+    match command {
+        Command::Handover { waiters, rounds_each } => {
+            within("--rounds-each", rounds_each, MOST)?;
+            all_within("--waiters", &waiters, 1_000)?;
             for waiters in waiters {
-                within("--waiters", waiters, 1_000)?;
-                show(Line::Times(handover::handovers(endpoints, waiters, rounds).await?));
+                show(&sdk::handover::handovers(&endpoints, waiters, rounds_each).await?, setup);
             }
         }
-        Scenario::Takeover { lease_ms, elections, rounds } => {
+        Command::Takeover { lease_ms, elections, rounds_each } => {
             within("--elections", elections, 1_000)?;
-            within("--rounds", rounds, most)?;
-            show(Line::Times(handover::takeovers(endpoints, Duration::from_millis(lease_ms), elections, rounds).await?));
+            within("--rounds-each", rounds_each, MOST)?;
+            show(&sdk::handover::takeovers(&endpoints, Duration::from_millis(lease_ms), elections, rounds_each).await?, setup);
         }
-        Scenario::Keep { leases, lease_ms } => {
+        Command::Keep { leases, lease_ms } => {
             within("--leases", leases, 1_000_000)?;
             // Long enough to see every lease renewed.
             let (duration, least) = (Duration::from_millis(lease_ms), Duration::from_millis(lease_ms) * 2);
-            show(Line::Load(keep::keep(endpoints, leases, duration, time.max(least), pids).await?));
+            let time = Duration::from_secs(setup.seconds).max(least);
+            show(&sdk::keep::keep(&endpoints, leases, duration, time, &cluster.pids()).await?, setup);
         }
-        Scenario::Sdk => {}
+        other => unreachable!("not of the SDK: {other:?}"),
     }
     Ok(())
 }

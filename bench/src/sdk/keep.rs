@@ -1,19 +1,19 @@
 //! What it costs one process to keep many leases on its one stream.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use tenure_client::{Client, Lease, Step};
 use tokio::task::JoinSet;
 
-use crate::{clock, report::Load};
+use crate::{clock, cluster::Target, report::Figure, usage::cpu};
 
 /// Acquires on their way at once.
 const TOGETHER: usize = 256;
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// Keeps `leases` for `time`, and measures this process and those of `replicas`.
-pub(crate) async fn keep(endpoints: &[String], leases: usize, duration: Duration, time: Duration, replicas: &[u32]) -> anyhow::Result<Load> {
+pub(crate) async fn keep(endpoints: &[String], leases: usize, duration: Duration, time: Duration, replicas: &[u32]) -> anyhow::Result<Figure> {
     let client = Client::builder().endpoints(endpoints).build()?;
     let (mut asked, mut held): (JoinSet<anyhow::Result<Lease>>, Vec<Lease>) = (JoinSet::new(), Vec::new());
     for at in 0..leases {
@@ -39,17 +39,15 @@ pub(crate) async fn keep(endpoints: &[String], leases: usize, duration: Duration
     let passed = begun.passed();
     let share = |now: Duration, before: Duration| now.saturating_sub(before).as_secs_f64() / passed.as_secs_f64() * 100.0;
     let client = share(cpu(std::process::id())?, mine);
-    let replicas = used()?.into_iter().zip(theirs).map(|(now, before)| share(now, before)).collect();
+    let replicas: Vec<f64> = used()?.into_iter().zip(theirs).map(|(now, before)| share(now, before)).collect();
     let lost = held.iter().filter(|lease| !lease.is_held()).count();
     ensure!(lost == 0, "{lost} of {leases} leases were lost");
-    Ok(Load { what: format!("keeping {leases} leases of {duration:?} on one stream"), client, replicas, time: passed })
-}
-
-/// User and system time of a process so far.
-fn cpu(pid: u32) -> anyhow::Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name may contain anything, but it ends with the last parenthesis.
-    let fields: Vec<&str> = stat.rsplit_once(')').context("a name in parentheses")?.1.split_whitespace().collect();
-    let ticks: u64 = fields.get(11).context("utime")?.parse::<u64>()? + fields.get(12).context("stime")?.parse::<u64>()?;
-    Ok(Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second())?)
+    let mut figure = Figure::new(format!("keeping {leases} leases of {duration:?} on one stream, in per cent of a core"), Target::Tenure);
+    figure.values.push(("client_cpu_percent", client));
+    if !replicas.is_empty() {
+        figure.values.push(("together_cpu_percent", client + replicas.iter().sum::<f64>()));
+    }
+    figure.values.push(("seconds", passed.as_secs_f64()));
+    figure.lists.push(("replica_cpu_percent", replicas));
+    Ok(figure)
 }

@@ -14,8 +14,9 @@ use tokio::{
 
 use crate::{
     clock::{self, Moment},
-    load::histogram,
-    report::Measured,
+    cluster::Target,
+    load::{histogram, nanos},
+    report::Figure,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,7 +66,7 @@ impl Drop for Candidates {
 }
 
 /// From before `resign` to the next one leading, its claim included.
-pub(crate) async fn handovers(endpoints: &[String], waiters: usize, rounds: usize) -> anyhow::Result<Measured> {
+pub(crate) async fn handovers(endpoints: &[String], waiters: usize, rounds: usize) -> anyhow::Result<Figure> {
     let mut candidates = Candidates::start(endpoints, &format!("handover-{waiters}"), Duration::from_secs(15), waiters + 1)?;
     let (mut latency, mut leading) = (histogram()?, candidates.next().await?);
     // Until all have queued up.
@@ -82,11 +83,11 @@ pub(crate) async fn handovers(endpoints: &[String], waiters: usize, rounds: usiz
         // For it to queue up again.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(Measured { what: format!("resign to the next one leading, {waiters} waiting"), latency, rate: None })
+    Ok(Figure::of_times(format!("resign to the next one leading, {waiters} waiting"), Target::Tenure, latency))
 }
 
 /// From the end of the lease of an elected leader that is gone without a word (its last renewal, and the lease duration) to the next one leading.
-pub(crate) async fn takeovers(endpoints: &[String], lease: Duration, elections: usize, rounds: usize) -> anyhow::Result<Measured> {
+pub(crate) async fn takeovers(endpoints: &[String], lease: Duration, elections: usize, rounds: usize) -> anyhow::Result<Figure> {
     let mut tasks = JoinSet::new();
     for at in 0..elections {
         let mut candidates = Candidates::start(endpoints, &format!("takeover-{at}"), lease, 3)?;
@@ -119,9 +120,6 @@ pub(crate) async fn takeovers(endpoints: &[String], lease: Duration, elections: 
     while let Some(one) = tasks.join_next().await {
         latency.add(one??)?;
     }
-    Ok(Measured { what: format!("end of a silent leader's lease ({lease:?}) to the next one leading, {elections} elections"), latency, rate: None })
-}
-
-fn nanos(length: Duration) -> anyhow::Result<u64> {
-    Ok(u64::try_from(length.as_nanos())?)
+    let what = format!("end of a silent leader's lease ({lease:?}) to the next one leading, {elections} elections");
+    Ok(Figure::of_times(what, Target::Tenure, latency))
 }
