@@ -22,5 +22,5 @@ pub use outcome::{EndReason, Lost, Outcome, Refusal, ReleaseOutcome, RenewResult
 pub use record::{Hold, Lease, LeaseState};
 pub use selector::{InvalidSelector, Selector};
 pub use snapshot::{Frozen, RestoreError};
-pub use table::{Compacted, LeaseTable, Scope, Totals};
+pub use table::{COUNTER_END, Compacted, LeaseTable, Scope, Totals};
 pub use time::{LeaseTime, UnixMillis};
