@@ -1,18 +1,11 @@
 //! Snapshots: the same table, the same future; and no bytes that break a replica.
 
-use tenure_lease::{Acquire, Command, LeaseTable, Outcome, Put, RestoreError, Scope, Selector};
+use tenure_lease::{Acquire, Command, LeaseTable, Outcome, Put, Scope, Selector};
 
-use super::fixture::{Fixture, acquire, delete, detach, granted, keep, labels, put, queued, release, release_request, renew, waiting};
-
-pub(crate) fn bytes(table: &LeaseTable) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    table.freeze().write_to(&mut bytes).expect("a Vec takes it all");
-    bytes
-}
-
-pub(crate) fn restore(mut bytes: &[u8]) -> Result<LeaseTable, RestoreError> {
-    LeaseTable::restore(&mut bytes)
-}
+use super::{
+    fixture::{Fixture, acquire, delete, detach, granted, keep, labels, put, queued, release, release_request, renew, waiting},
+    wishes::{bytes, restore},
+};
 
 /// A table with some of everything.
 fn rich() -> Fixture {
