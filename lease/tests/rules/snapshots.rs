@@ -127,6 +127,20 @@ fn no_changed_byte_breaks_the_reader() {
 }
 
 #[test]
+fn two_leases_of_one_creation_are_damage() {
+    let mut fixture = Fixture::new();
+    fixture.one(0, Command::Put(Box::new(put("a"))));
+    fixture.one(1, Command::Put(Box::new(put("b"))));
+    let (first, second) = (fixture.lease("a").create_revision.to_le_bytes(), fixture.lease("b").create_revision.to_le_bytes());
+    let mut written = bytes(&fixture.table);
+    // The counter comes first, the creation of the lease second.
+    let at: Vec<usize> = (0..written.len() - 8).filter(|at| written[*at..at + 8] == second).collect();
+    written[at[1]..at[1] + 8].copy_from_slice(&first);
+    let problem = restore(&written).expect_err("contradicts itself").to_string();
+    assert_eq!(problem, "the snapshot is damaged: two leases were created by one change");
+}
+
+#[test]
 fn empty_table_can_be_restored() {
     let restored = restore(&bytes(&LeaseTable::new())).expect("readable");
     assert!(!restored.is_bootstrapped());
