@@ -37,7 +37,7 @@ pub struct Member {
 }
 
 impl Member {
-    fn of(lease: Lease) -> Self {
+    pub(crate) fn of(lease: Lease) -> Self {
         let condition = match lease.state() {
             State::Held => Condition::Ready,
             State::Expired => Condition::Unknown { since: ran_out(&lease) },

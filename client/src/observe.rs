@@ -72,6 +72,13 @@ impl Observation {
     }
 }
 
+/// For the fuzz target: everything that is news, in states as they come.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn told(states: &[(Lease, bool)]) -> Vec<Option<Leader>> {
+    let mut seen = Seen::default();
+    states.iter().filter_map(|(lease, gone)| seen.told(lease, *gone)).collect()
+}
+
 #[derive(Debug, Default)]
 struct Seen {
     anything: bool,

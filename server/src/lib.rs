@@ -8,6 +8,9 @@ pub mod clock;
 pub mod config;
 mod consensus;
 pub mod disk;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod history;
 mod http;
 mod identity;

@@ -33,7 +33,7 @@ pub(crate) enum DecodeError {
 }
 
 /// The bytes of one entry. `capacity` is a hint: the encoded size of the commands.
-pub(super) fn encode_entry<'a>(
+pub(crate) fn encode_entry<'a>(
     proposer: RaftLeaderId,
     stamp: LeaseTime,
     wall: UnixMillis,
@@ -120,7 +120,7 @@ fn command_from_wire(n: usize, command: peer::Command) -> Result<Command, Decode
 
 /// Whether [`decode_entry`] takes the command: to be asked of what another replica sends, before it gets into the log. There it would stop every
 /// replica, again at every start.
-pub(super) fn can_be_logged(command: &peer::Command) -> bool {
+pub(crate) fn can_be_logged(command: &peer::Command) -> bool {
     use peer::command::Kind;
     match &command.kind {
         // Of a kind that this build does not know.
