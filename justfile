@@ -33,6 +33,10 @@ cluster:
 docker:
     bash tests/docker/compose-test.sh
 
+# Fuzz campaigns, guided by coverage: `just fuzz all --seconds 120`, `just fuzz requests`.
+fuzz *ARGS:
+    RUSTC_WORKSPACE_WRAPPER="$PWD/tests/fuzz/rustc-with-counters" cargo run --profile fuzz -p tenure-fuzz -- {{ARGS}}
+
 # Whole clusters in simulated time: `just sim --seed 7`, `just sim --seeds 1..200`.
 sim *ARGS:
     cargo run -p tenure-sim -- {{ARGS}}

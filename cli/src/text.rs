@@ -88,9 +88,10 @@ pub(crate) fn to_the_second(time: Timestamp) -> String {
     time.round(Unit::Second).unwrap_or(time).to_string()
 }
 
-/// Of the wire. Negative ones are none.
+/// Of the wire. Negative ones, and what is no duration, are none.
 pub(crate) fn duration(wire: Option<&prost_types::Duration>) -> Option<Duration> {
-    wire.and_then(|d| Duration::try_from(*d).ok())
+    let nanos = |d: &prost_types::Duration| u32::try_from(d.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    wire.and_then(|d| Some(Duration::new(u64::try_from(d.seconds).ok()?, nanos(d)?)))
 }
 
 /// For the wire. What does not fit is as good as for ever.

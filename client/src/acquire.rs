@@ -11,6 +11,7 @@ use crate::{
     client::{Client, leases, timed},
     clock::Readings,
     error::Error,
+    hold::length,
     retry::{Call, Effect, Retry},
 };
 
@@ -51,7 +52,7 @@ impl Client {
         if minted {
             request.request_id = self.inner().random.request_id();
         }
-        let wait = request.wait_for.and_then(|wait| Duration::try_from(wait).ok()).unwrap_or_default();
+        let wait = request.wait_for.and_then(|wait| length(wait.seconds, wait.nanos)).unwrap_or_default();
         let retry = Retry::new(self.inner().clone(), Effect::Idempotent, self.inner().request_timeout);
         let begun = self.inner().clock.readings();
         Acquiring {
@@ -183,8 +184,8 @@ impl Acquiring {
             None => return timed(request, timeout),
             Some(wait) => {
                 let waited = self.client.inner().clock.readings().possibly_since(self.begun);
-                let left = Duration::try_from(wait).map(|wait| wait.saturating_sub(waited).max(SHORTEST_WAIT));
-                request.wait_for = left.ok().and_then(|left| left.try_into().ok()).or(request.wait_for);
+                let left = length(wait.seconds, wait.nanos).map(|wait| wait.saturating_sub(waited).max(SHORTEST_WAIT));
+                request.wait_for = left.and_then(|left| left.try_into().ok()).or(request.wait_for);
             }
         }
         Request::new(request)

@@ -12,7 +12,7 @@ use crate::{
     client::Client,
     clock::Readings,
     error::{Error, Failure},
-    hold::{Hold, Identity, Terms, reliable},
+    hold::{Hold, Identity, Terms, length, reliable},
     keepalive::Keepalive,
     lease::Lease,
 };
@@ -381,7 +381,7 @@ impl Asking {
         };
         match answer.map(|answer| answer.results.into_iter().next().and_then(|result| result.result)) {
             Ok(Some(renew_result::Result::Renewed(renewed))) => {
-                let duration = renewed.duration.and_then(|duration| Duration::try_from(duration).ok()).unwrap_or_default();
+                let duration = renewed.duration.and_then(|duration| length(duration.seconds, duration.nanos)).unwrap_or_default();
                 let late = inner.clock.readings().possibly_since(sent) > duration / 2;
                 // Otherwise around again, with a fresh start.
                 if late { Box::pin(self.claim(token)).await } else { Ok(Some(self.held(token, sent, duration))) }

@@ -54,6 +54,12 @@ impl fmt::Display for LostReason {
     }
 }
 
+/// A duration as it is on the wire. What no server sends (less than nothing, more than a second of nanoseconds) is none.
+pub(crate) fn length(seconds: i64, nanos: i32) -> Option<Duration> {
+    let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(seconds).ok()?, nanos))
+}
+
 /// How long a granted or renewed duration may be relied on, from before the send: less than the raft leader waits, if the two clocks agree to 0.1 %.
 pub(crate) fn reliable(duration: Duration) -> Duration {
     Duration::from_nanos(u64::try_from(duration.as_nanos() * 998 / 1000).unwrap_or(u64::MAX)).saturating_sub(Duration::from_millis(1))
@@ -203,6 +209,14 @@ mod tests {
         let terms = Terms { stop_before, renew_every: SECOND, jitter: 0.0 };
         let shared: Arc<dyn Clock> = Arc::clone(clock) as _;
         Hold::new(of, terms, shared, clock.readings(), 10 * SECOND)
+    }
+
+    #[test]
+    fn what_is_no_duration_is_none() {
+        assert_eq!(length(15, 5), Some(Duration::new(15, 5)));
+        for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MIN, i32::MIN), (0, 1_000_000_000), (i64::MAX, i32::MAX)] {
+            assert_eq!(length(seconds, nanos), None, "{seconds} {nanos}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
     client::Client,
     clock::Readings,
     error::{Error, Failure},
-    hold::{Hold, LostReason},
+    hold::{Hold, LostReason, length},
     renew::RenewStream,
 };
 
@@ -210,7 +210,7 @@ impl Task {
             let Some(kept) = self.kept.get_mut(&token) else { continue };
             match results.as_ref().map(|results| results.get(at).and_then(|result| result.result.as_ref())) {
                 Ok(Some(Answer::Renewed(Renewed { duration }))) => {
-                    let duration = duration.and_then(|duration| Duration::try_from(duration).ok()).unwrap_or_default();
+                    let duration = duration.and_then(|duration| length(duration.seconds, duration.nanos)).unwrap_or_default();
                     kept.hold.renewed(sent, duration);
                     // The answer's renew_within is the same, but of the shortest lease in the message.
                     let every = kept.hold.terms.renew_every.min(duration / 3);

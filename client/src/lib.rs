@@ -28,6 +28,9 @@ mod election;
 mod endpoints;
 mod error;
 mod fencing;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod heartbeat;
 mod hold;
 mod keepalive;

@@ -8,7 +8,7 @@ use std::{
 use tenure_proto::v1::{Event, Lease, WatchRequest, event::Type, lease::State};
 use tokio::sync::watch;
 
-use crate::{client::Client, error::Error};
+use crate::{client::Client, error::Error, hold::length};
 
 /// Between attempts while no replica answers.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -37,7 +37,7 @@ pub struct Member {
 }
 
 impl Member {
-    fn of(lease: Lease) -> Self {
+    pub(crate) fn of(lease: Lease) -> Self {
         let condition = match lease.state() {
             State::Held => Condition::Ready,
             State::Expired => Condition::Unknown { since: ran_out(&lease) },
@@ -55,7 +55,8 @@ impl Member {
 
 fn ran_out(lease: &Lease) -> Option<SystemTime> {
     let renewed = SystemTime::try_from(lease.renew_time.or(lease.acquire_time)?).ok()?;
-    renewed.checked_add(Duration::try_from(lease.duration?).ok()?)
+    let duration = lease.duration?;
+    renewed.checked_add(length(duration.seconds, duration.nanos)?)
 }
 
 /// All members at one moment, by namespace and name.

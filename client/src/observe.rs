@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tenure_proto::v1::{Lease, WatchRequest, event::Type, lease::State};
 
-use crate::{client::Client, error::Error, watch::Watch};
+use crate::{client::Client, error::Error, hold::length, watch::Watch};
 
 /// An elected leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,13 @@ impl Observation {
     }
 }
 
+/// For the fuzz target: everything that is news, in states as they come.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn told(states: &[(Lease, bool)]) -> Vec<Option<Leader>> {
+    let mut seen = Seen::default();
+    states.iter().filter_map(|(lease, gone)| seen.told(lease, *gone)).collect()
+}
+
 #[derive(Debug, Default)]
 struct Seen {
     anything: bool,
@@ -95,7 +102,7 @@ impl Seen {
             return None;
         }
         (self.anything, self.led, self.token) = (true, leads, lease.token);
-        self.duration = lease.duration.and_then(|duration| Duration::try_from(duration).ok());
+        self.duration = lease.duration.and_then(|duration| length(duration.seconds, duration.nanos));
         Some(leads.then(|| Leader { holder: lease.holder.clone(), data: lease.holder_data.to_vec(), token: lease.token }))
     }
 }

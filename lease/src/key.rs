@@ -35,7 +35,7 @@ impl LeaseKey {
     pub fn new(namespace: &str, name: &str) -> Result<Self, InvalidName> {
         Self::check_namespace(namespace)?;
         if !is_subdomain(name) {
-            return Err(InvalidName(format!("name {name:?} must be a DNS subdomain: {DNS_SUBDOMAIN}")));
+            return Err(InvalidName(format!("name {name} must be a DNS subdomain: {DNS_SUBDOMAIN}", name = quoted(name))));
         }
         Ok(Self::trusted(namespace, name))
     }
@@ -54,7 +54,7 @@ impl LeaseKey {
         if namespace.len() <= LABEL_MAX && is_dns_label(namespace) {
             return Ok(());
         }
-        Err(InvalidName(format!("namespace {namespace:?} must be a DNS label: {DNS_LABEL}")))
+        Err(InvalidName(format!("namespace {namespace} must be a DNS label: {DNS_LABEL}", namespace = quoted(namespace))))
     }
 }
 
@@ -64,8 +64,9 @@ impl LeaseKey {
 /// Says which label, and the rule.
 pub fn check_labels(labels: &Labels) -> Result<(), InvalidName> {
     for (key, value) in labels {
-        check_label_key(key).map_err(|problem| InvalidName(format!("label key {key:?}: {problem}")))?;
-        check_label_value(value).map_err(|problem| InvalidName(format!("label {key:?} has the value {value:?}: {problem}")))?;
+        check_label_key(key).map_err(|problem| InvalidName(format!("label key {key}: {problem}", key = quoted(key))))?;
+        check_label_value(value)
+            .map_err(|problem| InvalidName(format!("label {key} has the value {value}: {problem}", key = quoted(key), value = quoted(value))))?;
     }
     Ok(())
 }
@@ -77,7 +78,7 @@ pub fn check_labels(labels: &Labels) -> Result<(), InvalidName> {
 pub fn check_annotations(annotations: &Labels) -> Result<(), InvalidName> {
     for key in annotations.keys() {
         // As Kubernetes does: annotation keys may have capitals in their prefix.
-        check_label_key(&key.to_ascii_lowercase()).map_err(|problem| InvalidName(format!("annotation key {key:?}: {problem}")))?;
+        check_label_key(&key.to_ascii_lowercase()).map_err(|problem| InvalidName(format!("annotation key {key}: {problem}", key = quoted(key))))?;
     }
     let size: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
     if size > ANNOTATIONS_MAX {
@@ -88,15 +89,27 @@ pub fn check_annotations(annotations: &Labels) -> Result<(), InvalidName> {
 
 pub(crate) fn check_label_key(key: &str) -> Result<(), String> {
     let name = match key.split_once('/') {
-        Some((prefix, _)) if !is_subdomain(prefix) => return Err(format!("the prefix {prefix:?} must be a DNS subdomain: {DNS_SUBDOMAIN}")),
+        Some((prefix, _)) if !is_subdomain(prefix) => {
+            return Err(format!("the prefix {prefix} must be a DNS subdomain: {DNS_SUBDOMAIN}", prefix = quoted(prefix)));
+        }
         Some((_, name)) => name,
         None => key,
     };
-    if is_qualified(name) { Ok(()) } else { Err(format!("the name {name:?} must have 1 and {QUALIFIED}")) }
+    if is_qualified(name) { Ok(()) } else { Err(format!("the name {name} must have 1 and {QUALIFIED}", name = quoted(name))) }
 }
 
 pub(crate) fn check_label_value(value: &str) -> Result<(), String> {
     if value.is_empty() || is_qualified(value) { Ok(()) } else { Err(format!("a value is empty, or has {QUALIFIED}")) }
+}
+
+/// As messages quote what was sent: its beginning is enough to know it by, and a message must fit into the headers of an answer.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    const MOST: usize = 100;
+    match text.char_indices().nth(MOST) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}… ({} bytes)", &text[..end], text.len()),
+    }
 }
 
 fn is_subdomain(name: &str) -> bool {
@@ -143,7 +156,7 @@ mod tests {
         }
         for bad in ["", ".", "a.", ".a", "a..b", "a.-b", "Node", "a/b", &"x".repeat(254)] {
             let problem = LeaseKey::new("default", bad).expect_err(bad).to_string();
-            assert!(problem.starts_with(&format!("name {bad:?} must be a DNS subdomain")), "{problem}");
+            assert!(problem.starts_with(&format!("name {} must be a DNS subdomain", quoted(bad))), "{problem}");
         }
     }
 
@@ -158,6 +171,15 @@ mod tests {
         {
             assert!(check_labels(&labels(&[(key, value)])).is_err(), "{key}={value}");
         }
+    }
+
+    #[test]
+    fn long_names_are_quoted_by_their_beginning() {
+        assert_eq!(quoted("a\"b"), r#""a\"b""#);
+        assert_eq!(quoted(&"é".repeat(100)), format!("{:?}", "é".repeat(100)));
+        assert_eq!(quoted(&"é".repeat(101)), format!("{:?}… (202 bytes)", "é".repeat(100)));
+        let problem = LeaseKey::new("default", &"x".repeat(1 << 20)).expect_err("too long").to_string();
+        assert!(problem.len() < 400 && problem.contains("(1048576 bytes) must be a DNS subdomain"), "{problem}");
     }
 
     #[test]

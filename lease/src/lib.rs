@@ -17,10 +17,10 @@ mod time;
 
 pub use command::{Acquire, Command, Delete, Detach, Entry, Limits, Put, RaftLeaderId, Release, ReleaseBy, Renew, RenewItem, SessionId, WaiterId};
 pub use event::{Applied, Event, EventKind, Notice, NoticeKind};
-pub use key::{InvalidName, Labels, LeaseKey, check_annotations, check_labels};
+pub use key::{InvalidName, Labels, LeaseKey, check_annotations, check_labels, quoted};
 pub use outcome::{EndReason, Lost, Outcome, Refusal, ReleaseOutcome, RenewResult};
 pub use record::{Hold, Lease, LeaseState};
 pub use selector::{InvalidSelector, Selector};
 pub use snapshot::{Frozen, RestoreError};
-pub use table::{Compacted, LeaseTable, Scope, Totals};
+pub use table::{COUNTER_END, Compacted, LeaseTable, Scope, Totals};
 pub use time::{LeaseTime, UnixMillis};

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, str::FromStr, sync::Arc};
 
 use crate::{
     Labels,
-    key::{check_label_key, check_label_value},
+    key::{check_label_key, check_label_value, quoted},
 };
 
 /// A parsed selector; the default one matches everything.
@@ -166,7 +166,7 @@ impl<'a> Parser<'a> {
     fn key(&mut self) -> Result<Arc<str>, InvalidSelector> {
         match self.next() {
             (at, Token::Word(key)) => {
-                check_label_key(key).map_err(|problem| self.error(at, format!("label key {key:?}: {problem}")))?;
+                check_label_key(key).map_err(|problem| self.error(at, format!("label key {}: {problem}", quoted(key))))?;
                 Ok(key.into())
             }
             (at, found) => Err(self.expected(at, "a label key", found)),
@@ -180,7 +180,7 @@ impl<'a> Parser<'a> {
             found => {
                 let (at, _) = self.next();
                 let Token::Word(value) = found else { return Err(self.expected(at, "a value", found)) };
-                check_label_value(value).map_err(|problem| self.error(at, format!("value {value:?}: {problem}")))?;
+                check_label_value(value).map_err(|problem| self.error(at, format!("value {}: {problem}", quoted(value))))?;
                 Ok(value.into())
             }
         }
@@ -204,7 +204,7 @@ impl<'a> Parser<'a> {
 
     fn expected(&self, at: usize, what: &str, found: Token<'_>) -> InvalidSelector {
         let found = match found {
-            Token::Word(word) => format!("{word:?}"),
+            Token::Word(word) => quoted(word),
             Token::Comma => "','".into(),
             Token::Open => "'('".into(),
             Token::Close => "')'".into(),

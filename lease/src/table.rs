@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Numbers of changes stay below this, so that they survive JSON and JavaScript.
-pub(crate) const COUNTER_END: u64 = 1 << 53;
+pub const COUNTER_END: u64 = 1 << 53;
 
 /// All leases, sessions, queues and remembered requests of a cluster.
 #[derive(Debug, Default)]

@@ -160,6 +160,13 @@ pub(crate) fn assert_unused(data_dir: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// For the fuzz target: reads what an identity file holds, whichever node it is of.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn readable(bytes: &[u8]) -> anyhow::Result<()> {
+    let node_id = serde_json::from_slice::<OnDisk>(bytes).map_or(0, |known| known.node_id);
+    read(Path::new("identity.json"), bytes, node_id).map(drop)
+}
+
 fn content(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     disk.open(path)?.read_to_end(&mut bytes)?;

@@ -9,6 +9,9 @@ pub mod config;
 mod consensus;
 pub mod disk;
 mod failpoint;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod history;
 mod http;
 mod identity;

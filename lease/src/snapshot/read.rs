@@ -64,8 +64,25 @@ pub(super) fn table(r: &mut dyn Read) -> Result<LeaseTable> {
     }
     table.tail = r.tail(table.counter)?;
     check(r.u32()? == END, "the end is missing")?;
+    contradicts_nothing(&table)?;
     table.index_expiries();
     Ok(table)
+}
+
+/// What only the whole table shows. Two of what there can be only one of would be taken for one another later.
+fn contradicts_nothing(table: &LeaseTable) -> Result<()> {
+    let leases = || table.slots.iter().map(|(_, hot, cold)| (hot, cold));
+    check(are_distinct(leases().map(|(_, cold)| cold.create_revision)), "two leases were created by one change")?;
+    check(are_distinct(table.queues.values().flat_map(|queue| queue.iter().map(|(id, _)| *id))), "a waiter is there twice")?;
+    let held = || leases().filter(|(hot, _)| hot.held).map(|(_, cold)| cold.request);
+    check(are_distinct(held()), "a request holds twice")?;
+    check(held().all(|request| !table.is_waiting(request) && table.ended.by_request(request).is_none()), "a request that holds waits, or has ended")
+}
+
+fn are_distinct<T: Ord>(all: impl Iterator<Item = T>) -> bool {
+    let mut all: Vec<T> = all.collect();
+    all.sort_unstable();
+    all.is_sorted_by(|one, next| one < next)
 }
 
 struct Reader<'a> {

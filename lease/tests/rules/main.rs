@@ -12,3 +12,4 @@ mod releases;
 mod requests;
 mod sessions;
 mod snapshots;
+mod wishes;

@@ -301,6 +301,10 @@ impl Model {
         self.changes.push((number, ACQUIRED, name.into(), ended));
     }
 
+    fn was_renewed(&self, token: u64) -> bool {
+        self.leases.values().any(|entry| entry.held.is_some() && entry.token == token && entry.renew_revision > token)
+    }
+
     fn keep(&mut self, session: u64) {
         let came_back = self.sessions.insert(session, (self.clock, false)).is_some_and(|(_, lapsed)| lapsed);
         if !came_back {
@@ -332,7 +336,8 @@ impl Model {
                 let name = &*release.key.name;
                 let outcome = match &release.by {
                     ReleaseBy::Token(token) => self.release_token(name, *token),
-                    ReleaseBy::Undelivered(_) => unreachable!("not generated: release.rs has its tests"),
+                    ReleaseBy::Undelivered(token) if self.was_renewed(*token) => ReleaseOutcome::NotHolder,
+                    ReleaseBy::Undelivered(token) => self.release_token(name, *token),
                     ReleaseBy::Request { holder, request_id } => self.release_request(name, holder, request_id),
                 };
                 Said::Released { outcome, token: self.token(name) }

@@ -1,18 +1,11 @@
 //! Snapshots: the same table, the same future; and no bytes that break a replica.
 
-use tenure_lease::{Acquire, Command, LeaseTable, Outcome, Put, RestoreError, Scope, Selector};
+use tenure_lease::{Acquire, Command, LeaseTable, Outcome, Put, Scope, Selector};
 
-use super::fixture::{Fixture, acquire, delete, detach, granted, keep, labels, put, queued, release, release_request, renew, waiting};
-
-pub(crate) fn bytes(table: &LeaseTable) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    table.freeze().write_to(&mut bytes).expect("a Vec takes it all");
-    bytes
-}
-
-pub(crate) fn restore(mut bytes: &[u8]) -> Result<LeaseTable, RestoreError> {
-    LeaseTable::restore(&mut bytes)
-}
+use super::{
+    fixture::{Fixture, acquire, delete, detach, granted, keep, labels, put, queued, release, release_request, renew, waiting},
+    wishes::{bytes, restore},
+};
 
 /// A table with some of everything.
 fn rich() -> Fixture {
@@ -131,6 +124,20 @@ fn no_changed_byte_breaks_the_reader() {
             }
         }
     }
+}
+
+#[test]
+fn two_leases_of_one_creation_are_damage() {
+    let mut fixture = Fixture::new();
+    fixture.one(0, Command::Put(Box::new(put("a"))));
+    fixture.one(1, Command::Put(Box::new(put("b"))));
+    let (first, second) = (fixture.lease("a").create_revision.to_le_bytes(), fixture.lease("b").create_revision.to_le_bytes());
+    let mut written = bytes(&fixture.table);
+    // The counter comes first, the creation of the lease second.
+    let at: Vec<usize> = (0..written.len() - 8).filter(|at| written[*at..at + 8] == second).collect();
+    written[at[1]..at[1] + 8].copy_from_slice(&first);
+    let problem = restore(&written).expect_err("contradicts itself").to_string();
+    assert_eq!(problem, "the snapshot is damaged: two leases were created by one change");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! At start: [`recover`] (newest snapshot, verified), [`open_log`] (every record checked), [`Consensus::start`]. Nothing here knows what
 //! an entry means; `state_machine` hands it to the applied state.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod leadership;
 pub(crate) mod log_check;
 mod log_mark;

@@ -29,6 +29,8 @@ use tokio::sync::oneshot;
 use crate::replica::OnApplied;
 use recorder::Recorder;
 use store::Store;
+#[cfg(feature = "fuzzing")]
+pub(crate) use store::rewritten;
 
 /// Messages between apply and the recorder; each holds the endings of one entry.
 const QUEUE: usize = 4_096;

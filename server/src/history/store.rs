@@ -165,6 +165,13 @@ impl Record {
     }
 }
 
+/// For the fuzz target: through everything that reads a hold, and back.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn rewritten(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let hold = Record::decode(versioned(bytes)?)?.hold()?;
+    Ok(value(&Record::of(&hold)))
+}
+
 fn value(message: &impl Message) -> Vec<u8> {
     let mut bytes = vec![FORMAT];
     message.encode(&mut bytes).expect("a vector has room");

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tenure_lease::{Labels, LeaseKey, check_annotations, check_labels};
+use tenure_lease::{Labels, LeaseKey, check_annotations, check_labels, quoted};
 use tenure_proto::peer::v1 as peer;
 use tonic::Status;
 use tonic_types::FieldViolation;
@@ -14,8 +14,10 @@ pub(super) const DEFAULT_NAMESPACE: &str = "default";
 const HOLDER_MAX: usize = 256;
 const REQUEST_ID_MAX: usize = 128;
 const HOLDER_DATA_MAX: usize = 4_096;
-/// More are counted, not named: details travel in a header.
+/// Nobody mends more at a time, and details travel in a header.
 const VIOLATIONS_MAX: usize = 16;
+/// Of all of them: some clients take 8 KiB of headers, and what is named travels twice, encoded.
+const VIOLATIONS_BYTES: usize = 2_000;
 /// For ever is for what Put creates, not a number.
 const RETENTION_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -24,11 +26,16 @@ const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug, Default)]
 pub(super) struct Violations {
     found: Vec<FieldViolation>,
+    bytes: usize,
 }
 
 impl Violations {
     pub(super) fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        if self.found.len() < VIOLATIONS_MAX {
+        let (field, description) = (field.into(), description.into());
+        let bytes = self.bytes + field.len() + description.len();
+        // The first is named in any case: none is so long.
+        if self.found.is_empty() || (self.found.len() < VIOLATIONS_MAX && bytes <= VIOLATIONS_BYTES) {
+            self.bytes = bytes;
             self.found.push(FieldViolation::new(field, description));
         }
     }
@@ -153,7 +160,7 @@ impl Violations {
     pub(super) fn address(&mut self, field: &str, address: &str) {
         let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
         if port.is_none_or(|port| port == 0) || address.len() > 300 || address.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            self.add(field, format!("{field} {address:?} must be host:port, for example \"10.0.0.4:7401\""));
+            self.add(field, format!("{field} {} must be host:port, for example \"10.0.0.4:7401\"", quoted(address)));
         }
     }
 

@@ -4,6 +4,8 @@
 mod acquire;
 mod cluster;
 mod fields;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod header;
 mod health;
 mod lease;

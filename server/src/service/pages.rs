@@ -83,7 +83,9 @@ impl Pages {
     pub(super) fn resume(&self, token: &str, query: &Query) -> Result<(PageId, Arc<Listed>, usize), Status> {
         let expired =
             || status::PAGE_TOKEN_EXPIRED.status("the pages of this list are not kept any more (or by another replica): list again from the first page");
-        let part = |range: std::ops::Range<usize>| token.get(range).and_then(|part| u64::from_str_radix(part, 16).ok());
+        // As `token` writes it and no other way: a sign or a capital is not unchanged.
+        let digits = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        let part = |range: std::ops::Range<usize>| token.get(range).filter(digits).and_then(|part| u64::from_str_radix(part, 16).ok());
         let (Some(session), Some(id), Some(offset), 40) = (part(0..16), part(16..32), part(32..40), token.len()) else {
             return Err(status::invalid(vec![tonic_types::FieldViolation::new(
                 "page_token",
@@ -171,7 +173,7 @@ mod tests {
         let token = pages.token(pages.keep(listed(3)), 5);
         let other = Query { scope: Scope::Namespace("x".into()), selector: Selector::default() };
         assert_eq!(reason(&pages.resume(&token, &other).unwrap_err()), "INVALID_REQUEST");
-        for nonsense in ["x", "+000000000000000", &"é".repeat(20), &"z".repeat(40)] {
+        for nonsense in ["x", "+000000000000007000000000000000000000005", "0000000000000007000000000000000A00000000", &"é".repeat(20), &"z".repeat(40)] {
             assert_eq!(reason(&pages.resume(nonsense, &query()).unwrap_err()), "INVALID_REQUEST");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tenure_lease::{LeaseKey, Scope, Selector};
+use tenure_lease::{LeaseKey, Scope, Selector, quoted};
 use tenure_proto::{
     peer::v1::{self as peer, Command, command::Kind},
     v1,
@@ -102,7 +102,7 @@ pub(super) fn put(request: v1::PutRequest) -> Result<peer::Put, Status> {
     let retention_ms = wrong.retention(request.retention);
     let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
     for path in paths.iter().filter(|path| !PUT_PATHS.contains(&path.as_str())) {
-        wrong.add("update_mask", format!("{path:?} cannot be set; the paths are labels, annotations and retention"));
+        wrong.add("update_mask", format!("{} cannot be set; the paths are labels, annotations and retention", quoted(path)));
     }
     let sets = |path: &str| paths.is_empty() || paths.iter().any(|given| given == path);
     if request.must_not_exist && request.if_revision != 0 {

@@ -123,6 +123,24 @@ fn bad_renewals_are_named_by_their_place() {
 }
 
 #[test]
+fn refusal_of_long_things_fits_into_headers_that_every_client_takes() {
+    let long = |c: &str| c.repeat(100_000);
+    let error = acquire(|request| {
+        request.namespace = long("N");
+        request.name = long("é");
+        request.labels = pair(&long("\u{1}"), &long("b"));
+        request.annotations = pair(&long("/"), "");
+    })
+    .expect_err("nothing of it is right");
+    let named = error.get_details_bad_request().expect("violations").field_violations;
+    assert_eq!(named.iter().map(|violation| &violation.field).take(2).collect::<Vec<_>>(), ["namespace", "name"]);
+    let mut headers = http::HeaderMap::new();
+    error.add_header(&mut headers).expect("can be sent");
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    assert!(size < 8_000, "{size}");
+}
+
+#[test]
 fn renewals_are_columns_as_short_as_can_be() {
     let limits = ServiceLimits::default();
     let plain = validate::renew(v1::RenewRequest { items: vec![item(1), item(2)] }, &limits).unwrap();

@@ -8,8 +8,8 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 use tenure_lease::{
-    Acquire, Command, Delete, Detach, EndReason, Entry, Labels, Lease, LeaseKey, LeaseState, LeaseTime, Limits, Outcome, Put, RaftLeaderId, Refusal, Release,
-    ReleaseBy, ReleaseOutcome, Renew, RenewItem, RenewResult, SessionId, UnixMillis, WaiterId,
+    Acquire, COUNTER_END, Command, Delete, Detach, EndReason, Entry, Labels, Lease, LeaseKey, LeaseState, LeaseTime, Limits, Outcome, Put, RaftLeaderId,
+    Refusal, Release, ReleaseBy, ReleaseOutcome, Renew, RenewItem, RenewResult, SessionId, UnixMillis, WaiterId,
 };
 use tenure_proto::{peer::v1 as peer, v1};
 
@@ -33,7 +33,7 @@ pub(crate) enum DecodeError {
 }
 
 /// The bytes of one entry. `capacity` is a hint: the encoded size of the commands.
-pub(super) fn encode_entry<'a>(
+pub(crate) fn encode_entry<'a>(
     proposer: RaftLeaderId,
     stamp: LeaseTime,
     wall: UnixMillis,
@@ -110,6 +110,7 @@ fn command_from_wire(n: usize, command: peer::Command) -> Result<Command, Decode
             must_not_exist: put.must_not_exist,
         })),
         Kind::Delete(delete) => Command::Delete(Box::new(Delete { key: key(delete.key)?, if_revision: nonzero(delete.if_revision), force: delete.force })),
+        Kind::Bootstrap(bootstrap) if bootstrap.counter_start >= COUNTER_END => return Err(DecodeError::Damaged("a cluster begins beyond 2^53")),
         Kind::Bootstrap(bootstrap) => Command::Bootstrap {
             counter_start: bootstrap.counter_start,
             limits: Limits { leases_per_namespace: bootstrap.leases_per_namespace, waiters_per_lease: bootstrap.waiters_per_lease },
@@ -117,12 +118,34 @@ fn command_from_wire(n: usize, command: peer::Command) -> Result<Command, Decode
     })
 }
 
+/// Whether [`decode_entry`] takes the command: to be asked of what another replica sends, before it gets into the log. There it would stop every
+/// replica, again at every start.
+pub(crate) fn can_be_logged(command: &peer::Command) -> bool {
+    use peer::command::Kind;
+    match &command.kind {
+        // Of a kind that this build does not know.
+        None => false,
+        Some(Kind::Renew(renew)) => has_even_columns(renew),
+        Some(Kind::Release(release)) => release.key.is_some(),
+        Some(Kind::KeepSession(_)) => true,
+        Some(Kind::Acquire(acquire)) => acquire.key.is_some(),
+        Some(Kind::Detach(detach)) => detach.key.is_some(),
+        Some(Kind::Put(put)) => put.key.is_some(),
+        Some(Kind::Delete(delete)) => delete.key.is_some(),
+        Some(Kind::Bootstrap(bootstrap)) => bootstrap.counter_start < COUNTER_END,
+    }
+}
+
+fn has_even_columns(renew: &peer::Renew) -> bool {
+    let fits = |column: usize| column == 0 || column == renew.tokens.len();
+    fits(renew.durations_ms.len()) && fits(renew.keys.len())
+}
+
 fn renew_from_wire(renew: peer::Renew) -> Result<Renew, DecodeError> {
-    let peer::Renew { tokens, durations_ms, keys } = renew;
-    let fits = |column: usize| column == 0 || column == tokens.len();
-    if !fits(durations_ms.len()) || !fits(keys.len()) {
+    if !has_even_columns(&renew) {
         return Err(DecodeError::Damaged("the columns of a renewal differ in length"));
     }
+    let peer::Renew { tokens, durations_ms, keys } = renew;
     let mut keys = keys.into_iter();
     let mut durations_ms = durations_ms.into_iter();
     let item = |token| RenewItem {

@@ -25,7 +25,9 @@ fn core_labels() -> Arc<Labels> {
 fn through_the_log(kind: peer::command::Kind) -> Result<Command, DecodeError> {
     let command = peer::Command { kind: Some(kind) };
     let bytes = encode_entry(PROPOSER, LeaseTime(42), UnixMillis(1_700_000_000_000), [&command].into_iter(), command.encoded_len());
-    let entry = decode_entry(&bytes)?;
+    let decoded = decode_entry(&bytes);
+    assert_eq!(can_be_logged(&command), decoded.is_ok(), "what is let into the log can be read from it, and nothing else is: {command:?}");
+    let entry = decoded?;
     assert_eq!(entry.proposer, PROPOSER);
     assert_eq!(entry.stamp, LeaseTime(42));
     assert_eq!(entry.wall, UnixMillis(1_700_000_000_000));
@@ -152,6 +154,14 @@ fn command_without_a_lease_is_refused() {
     use peer::command::Kind;
     assert!(matches!(through_the_log(Kind::Acquire(peer::Acquire::default())), Err(DecodeError::Damaged(_))));
     assert!(matches!(through_the_log(Kind::Delete(peer::Delete::default())), Err(DecodeError::Damaged(_))));
+}
+
+#[test]
+fn cluster_that_begins_beyond_the_last_number_is_refused() {
+    use peer::command::Kind;
+    let begin = |counter_start| through_the_log(Kind::Bootstrap(peer::Bootstrap { counter_start, ..peer::Bootstrap::default() }));
+    assert!(begin(COUNTER_END - 1).is_ok());
+    assert!(matches!(begin(COUNTER_END), Err(DecodeError::Damaged(_))));
 }
 
 #[test]

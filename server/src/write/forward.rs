@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    Proposer,
+    Proposer, codec,
     lanes::{Answer, Done, Lanes, Undone},
 };
 use crate::{
@@ -244,8 +244,8 @@ impl<S: Stream<Item = Result<ForwardRequest, Status>> + Send + Unpin> Served<S> 
             self.unanswered += 1;
             let answer = Answer::on_stream(job.id, self.to.clone());
             match job.command {
-                // A kind that this build does not know must never reach the log.
-                Some(command) if command.kind.is_some() => self.proposer.enqueue(Arc::new(command), answer),
+                // What no replica can apply must never reach the log.
+                Some(command) if codec::can_be_logged(&command) => self.proposer.enqueue(Arc::new(command), answer),
                 _ => answer.send(Err(Undone::NotLeader)),
             }
         }

@@ -72,7 +72,8 @@ pub fn html(history: &History, report: &Report) -> String {
         let _ = write!(page, "<p class=small>{} of {all} leases are drawn.</p>", leases.len());
     }
     for (id, violation) in report.told().take(CLOSE_UPS) {
-        let window = draw::Window { from: violation.at.saturating_sub(BEFORE).max(whole.from), to: (violation.at + AFTER).min(whole.to), begin: whole.begin };
+        let at = violation.at.clamp(whole.from, whole.to.max(whole.from));
+        let window = draw::Window { from: at.saturating_sub(BEFORE).max(whole.from), to: at.saturating_add(AFTER).min(whole.to), begin: whole.begin };
         let _ = write!(page, "<h2>{id}, close up</h2><p class=small>{}</p>", escape(&violation.text));
         let lease: Vec<&str> = leases.iter().copied().filter(|lease| violation.lease.is_empty() || *lease == violation.lease).take(6).collect();
         page.push_str(&draw::svg(&facts, report, &window, &lease));

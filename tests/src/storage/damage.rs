@@ -50,7 +50,7 @@ fn files(dir: &Path, part: Part) -> Vec<PathBuf> {
     let (_, name, _) = PARTS.into_iter().find(|(each, ..)| *each == part).expect("every part is listed");
     let mut found = Vec::new();
     walk(&dir.join(name), &mut found);
-    found.retain(|path| !path.file_name().is_some_and(|name| name == "LOCK"));
+    found.retain(|path| path.file_name().is_none_or(|name| name != "LOCK"));
     found.sort();
     found
 }

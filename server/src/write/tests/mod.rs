@@ -4,17 +4,17 @@ mod cluster;
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::join_all;
+use futures::{StreamExt as _, future::join_all};
 use tenure_lease::{LeaseState, RaftLeaderId};
 use tenure_proto::{
-    peer::v1::{Delete, Key, command::Kind, outcome},
+    peer::v1::{self as peer, Delete, Key, command::Kind, outcome},
     v1::release_response,
 };
 use tonic::Code;
 
 use self::cluster::{Cluster, PATIENCE, Replica, acquire_command};
 use super::{
-    SubmitError,
+    SubmitError, forward,
     lanes::{Answer, Undone},
 };
 use crate::{
@@ -185,6 +185,25 @@ async fn entry_of_another_raft_leader_is_not_applied_and_its_jobs_go_on() {
     running.proposer.propose_as(id, former, Arc::new(acquire_command("db", "a", 1_000)), answer).await;
     assert_eq!(done.await.unwrap(), Err(Undone::NotLeader));
     assert_eq!(running.read("db").await, None);
+    running.acquire("db", "a", 60_000).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn command_of_a_peer_that_no_replica_could_apply_never_reaches_the_log() {
+    let mut cluster = Cluster::founded(1).await;
+    let running = cluster.of(1);
+    let lopsided = peer::Renew { tokens: vec![1, 2], durations_ms: vec![5], keys: vec![] };
+    let beyond = peer::Bootstrap { counter_start: u64::MAX, ..peer::Bootstrap::default() };
+    let kinds = [None, Some(Kind::Acquire(peer::Acquire::default())), Some(Kind::Renew(lopsided)), Some(Kind::Bootstrap(beyond))];
+    let jobs = kinds.into_iter().zip(0..).map(|(kind, id)| peer::Job { id, command: Some(peer::Command { kind }) });
+    let requests = futures::stream::iter([Ok(peer::ForwardRequest { jobs: jobs.collect() })]);
+    let answers: Vec<_> = forward::serve(&running.proposer, requests).collect().await;
+    let results: Vec<_> = answers.into_iter().flat_map(|answer| answer.unwrap().results).collect();
+    assert_eq!(results.len(), 4);
+    for result in results {
+        assert_eq!(result.result, Some(peer::job_result::Result::Error(peer::JobError::NotLeader.into())), "job {}", result.id);
+    }
     running.acquire("db", "a", 60_000).await;
     cluster.stop().await;
 }

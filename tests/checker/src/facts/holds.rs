@@ -44,7 +44,7 @@ impl Hold<'_> {
     #[must_use]
     pub fn may_end(&self, early_ppm: u64, early_ms: u64) -> u64 {
         let ends = self.promised.iter().map(|(sent, ms)| {
-            let lasts = ms.saturating_mul(1_000_000 - early_ppm).saturating_sub(early_ms * 1_000_000);
+            let lasts = ms.saturating_mul(1_000_000_u64.saturating_sub(early_ppm)).saturating_sub(early_ms.saturating_mul(1_000_000));
             sent.saturating_add(lasts)
         });
         ends.max().unwrap_or(0)

@@ -22,8 +22,9 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
     };
     let first = facts.ops.iter().filter(written).map(|op| op.to).filter(|to| *to >= calm).min();
     let took = first.unwrap_or(u64::MAX).saturating_sub(calm);
-    findings
-        .check(took <= bound * 1_000_000, calm, "", || format!("no write was acknowledged within {bound} ms: the first after {first:?}, calm since {calm}"));
+    findings.check(took <= bound.saturating_mul(1_000_000), calm, "", || {
+        format!("no write was acknowledged within {bound} ms: the first after {first:?}, calm since {calm}")
+    });
 }
 
 #[cfg(test)]

@@ -23,12 +23,12 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
                 continue;
             }
             let from = hold.seen.unwrap_or(0).min(hold.latest);
-            let at_most = hold.latest.saturating_add(bound * 1_000_000);
+            let at_most = hold.latest.saturating_add(bound.saturating_mul(1_000_000));
             // What a fault lasted may be added, and so much for each disturbance.
             let reach = hold.over.unwrap_or(facts.end);
-            let faults: u64 = facts.faults_in(from, reach).map(|fault| (fault.to.min(reach)).saturating_sub(fault.from.max(from))).sum();
+            let faults: u64 = facts.faults_in(from, reach).map(|fault| (fault.to.min(reach)).saturating_sub(fault.from.max(from))).fold(0, u64::saturating_add);
             let disturbances = facts.faults_in(from, reach).count() + facts.raft_leader_changes_in(from, reach);
-            let at_most = at_most.saturating_add(faults).saturating_add(disturbances as u64 * each * 1_000_000);
+            let at_most = at_most.saturating_add(faults).saturating_add((disturbances as u64 * 1_000_000).saturating_mul(each));
             if hold.over.is_none() && facts.end <= at_most {
                 continue;
             }

@@ -9,7 +9,7 @@ use crate::{
 pub(super) const PROPERTY: Property = Property { id: "L3", claim: "the next waiter is granted within its bound", check };
 
 fn check(facts: &Facts<'_>, findings: &mut Findings) {
-    let Some(bound) = facts.meta.bounds.hand_over.map(|ms| ms * 1_000_000) else {
+    let Some(bound) = facts.meta.bounds.hand_over.map(|ms| ms.saturating_mul(1_000_000)) else {
         findings.note("not demanded");
         return;
     };
@@ -21,10 +21,10 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
         for hold in holds.values() {
             // Ends while this one waits; it, or another, must be next.
             let Some(over) = hold.over.filter(|over| *over > queued && over.saturating_add(bound) < done) else { continue };
-            if facts.faults_in(over.saturating_sub(3_000_000_000), over + bound).next().is_some() || places.iter().any(|(_, told)| !told) {
+            if facts.faults_in(over.saturating_sub(3_000_000_000), over.saturating_add(bound)).next().is_some() || places.iter().any(|(_, told)| !told) {
                 continue;
             }
-            let next = holds.values().filter_map(|next| next.seen).find(|seen| *seen >= over && *seen <= over + bound);
+            let next = holds.values().filter_map(|next| next.seen).find(|seen| *seen >= over && *seen <= over.saturating_add(bound));
             let held = holds.values().any(|other| other.seen.is_some_and(|seen| seen <= over) && other.over.is_none_or(|other| other > over));
             findings.check(next.is_some() || held, over, lease, || {
                 format!("{} was over by {over}, {} waited since {queued}, and nobody was granted within {bound} ns", hold.holder, op.invoke.client)

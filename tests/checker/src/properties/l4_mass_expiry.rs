@@ -28,7 +28,7 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
         let together = rest.partition_point(|(deadline, _)| *deadline < first + TOGETHER);
         if together > MANY {
             let last = rest[..together].iter().map(|(_, over)| *over).max().unwrap_or(0);
-            let at_most = first.saturating_add(TOGETHER).saturating_add(bound * 1_000_000);
+            let at_most = first.saturating_add(TOGETHER).saturating_add(bound.saturating_mul(1_000_000));
             findings.check(last <= at_most, last, "", || format!("{together} holds due within a second from {first}, the last over by {last}"));
         }
         rest = &rest[together..];

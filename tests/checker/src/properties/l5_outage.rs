@@ -17,8 +17,8 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
         let before = stamps.iter().rfind(|(at, _)| *at < fault.from);
         let after = stamps.iter().find(|(at, _)| *at > fault.to);
         if let (Some((from, before)), Some((to, after))) = (before, after) {
-            let working = (fault.from - from + (to - fault.to)).div_ceil(1_000_000);
-            findings.check(after - before <= working + bound, *to, "", || {
+            let working = (fault.from - from).saturating_add(to - fault.to).div_ceil(1_000_000);
+            findings.check(after.saturating_sub(*before) <= working.saturating_add(bound), *to, "", || {
                 format!("the lease clock went from {before} to {after} over an outage, with {working} ms of work around it")
             });
         }

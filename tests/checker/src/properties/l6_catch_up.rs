@@ -13,7 +13,7 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
         findings.note("not demanded");
         return;
     };
-    let until = calm.saturating_add(bound * 1_000_000);
+    let until = calm.saturating_add(bound.saturating_mul(1_000_000));
     if facts.end < until {
         findings.note("the history ends before the bound");
         return;

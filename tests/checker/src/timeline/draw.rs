@@ -79,12 +79,12 @@ fn axis(out: &mut String, window: &Window, bottom: f64) {
         step *= if step.to_string().starts_with('2') { 5 } else { 2 };
         // 1, 2, 10, 20, 100 …: 5 is left out, which keeps the labels short.
     }
-    let mut at = (window.from - window.begin).div_ceil(step) * step;
-    while window.begin + at <= window.to {
-        let x = window.x(window.begin + at);
+    let first = (window.from - window.begin).div_ceil(step);
+    for at in (first..).map_while(|n| step.checked_mul(n)) {
+        let Some(when) = window.begin.checked_add(at).filter(|when| *when <= window.to) else { break };
+        let x = window.x(when);
         let _ = write!(out, "<line x1='{x:.1}' y1='16' x2='{x:.1}' y2='{bottom:.1}' stroke='#e3e7ed'/>");
         let _ = write!(out, "<text x='{:.1}' y='12' style='fill:#5b6675'>{}</text>", x + 2.0, seconds(at));
-        at += step;
     }
 }
 
