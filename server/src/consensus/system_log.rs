@@ -24,18 +24,30 @@ const CACHE_BYTES: usize = 16 << 20;
 
 /// Who waits for an fsync, and how far it reaches.
 pub(crate) struct Synced {
-    done: Flushed,
+    /// Until it was told.
+    done: Option<Flushed>,
     mark: Mark,
     marker: Arc<Marker>,
 }
 
 impl Callback for Synced {
-    fn send(self, result: io::Result<()>) {
+    fn send(mut self, result: io::Result<()>) {
         if result.is_ok() {
             crate::failpoint::pass("log_before_mark");
             self.marker.reached(&self.mark);
         }
-        (self.done)(result);
+        if let Some(done) = self.done.take() {
+            done(result);
+        }
+    }
+}
+
+impl Drop for Synced {
+    /// A log's writer that fails at anything else than an fsync, as at removing a file, forgets who waits for one.
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            done(Err(io::Error::other("the log's writer has stopped")));
+        }
     }
 }
 
@@ -177,6 +189,6 @@ impl Log for SystemLog {
     fn flush(&mut self, done: Flushed) -> io::Result<()> {
         let head = self.head();
         let mark = Mark { end: self.end, vote: head.vote, last: head.last };
-        self.log.flush(true, Some(Synced { done, mark, marker: Arc::clone(&self.marker) }))
+        self.log.flush(true, Some(Synced { done: Some(done), mark, marker: Arc::clone(&self.marker) }))
     }
 }
