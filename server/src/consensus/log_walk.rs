@@ -67,17 +67,16 @@ impl Walk {
     /// The next record, and how long it is.
     pub(super) fn record(&mut self, record: &DiskRecord, length: u64) -> Result<(), String> {
         match (std::mem::take(&mut self.new_file), record) {
-            (true, WALRecord::Checkpoint(state)) => {
-                let state = State::from(state);
-                if self.begin.is_none() {
-                    self.begin = Some((self.at, state.last));
-                    self.state = state;
-                } else if self.state != state {
-                    return Err("this file does not go on where the one before ends: it belongs to another log, or to another place in this one".to_owned());
-                }
+            (true, WALRecord::Checkpoint(state)) if self.begin.is_none() => {
+                self.state = state.into();
+                self.begin = Some((self.at, self.state.last));
             }
+            // Replay would forget what came before.
+            (_, WALRecord::Checkpoint(state)) if self.state != state.into() => {
+                return Err("this does not go on where the log was: it belongs to another log, or to another place in this one".to_owned());
+            }
+            (_, WALRecord::Checkpoint(_)) => {}
             (true, WALRecord::Action(_)) => return Err("this file does not begin as every file of a log does".to_owned()),
-            (false, WALRecord::Checkpoint(state)) => self.state = state.into(),
             (false, WALRecord::Action(action)) => self.action(action, length)?,
         }
         self.records += 1;
