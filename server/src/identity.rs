@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    disk::{Disk, SharedDisk, offloaded},
+    disk::{Disk, SharedDisk, SystemDisk, offloaded},
     failpoint,
 };
 
@@ -138,7 +138,13 @@ impl Identity {
 /// What an identity file says, for people; changes nothing. And whether the replica belongs to a cluster.
 pub(crate) fn inspect(data_dir: &Path) -> anyhow::Result<(String, bool)> {
     let path = data_dir.join(FILE);
-    let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            refuse_leftovers(&SystemDisk, data_dir)?;
+            return Ok(("none yet: the next start makes this a new replica".to_owned(), false));
+        }
+        bytes => bytes.with_context(|| format!("cannot read {}", path.display()))?,
+    };
     let node_id = serde_json::from_slice::<OnDisk>(&bytes).map_or(0, |known| known.node_id);
     let known = read(&path, &bytes, node_id)?;
     let cluster = known.cluster_id.as_deref().unwrap_or("(none yet)");
