@@ -40,6 +40,16 @@ pub fn bin_dir() -> anyhow::Result<&'static Path> {
     }
 }
 
+/// Path of `tenured` built to die at named places; see `server/src/failpoint.rs`.
+pub fn tenured_failpoints() -> anyhow::Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let targets = ["--features", "tenure-server/failpoints", "--bin", "tenured-failpoints"];
+    match BUILT.get_or_init(|| build(&targets).map_err(|error| format!("{error:#}"))) {
+        Ok(dir) => Ok(dir.join("tenured-failpoints")),
+        Err(error) => Err(anyhow::anyhow!(error.clone())),
+    }
+}
+
 /// The folder of the SDK's examples; built as [`bin_dir`] is.
 pub fn examples() -> anyhow::Result<PathBuf> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();

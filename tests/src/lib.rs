@@ -14,6 +14,7 @@ pub mod ports;
 pub mod probe;
 pub mod proxy;
 pub mod replica;
+pub mod storage;
 pub mod tool;
 pub mod watcher;
 pub mod workload;

@@ -41,6 +41,10 @@ pub struct Replica {
     pub api: Api,
     /// What it is started with beside the test's own environment.
     pub env: Vec<(String, String)>,
+    /// Another build of `tenured`.
+    pub program: Option<PathBuf>,
+    /// What starts it, as a tracer does; must become it by `exec`.
+    pub wrapper: Vec<String>,
     child: Option<Child>,
 }
 
@@ -51,14 +55,39 @@ impl Replica {
         let api = Api::new(&client.addr());
         let config = dir.join(format!("node-{id}.toml"));
         let log = dir.join(format!("node-{id}.log"));
-        Ok(Self { id, client, peer: ports::find()?, http: ports::find()?, data_dir, config, log, api, env: Vec::new(), child: None })
+        Ok(Self {
+            id,
+            client,
+            peer: ports::find()?,
+            http: ports::find()?,
+            data_dir,
+            config,
+            log,
+            api,
+            env: Vec::new(),
+            program: None,
+            wrapper: Vec::new(),
+            child: None,
+        })
     }
 
     /// Starts the process; it may not serve yet.
     pub fn spawn(&mut self) -> anyhow::Result<()> {
         ensure!(!self.running(), "replica {} runs already", self.id);
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let child = Command::new(binaries::tenured()?)
+        let program = match &self.program {
+            Some(program) => program.clone(),
+            None => binaries::tenured()?,
+        };
+        let mut command = match self.wrapper.split_first() {
+            Some((wrapper, args)) => {
+                let mut command = Command::new(wrapper);
+                command.args(args).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        let child = command
             .arg("serve")
             .arg("--config")
             .arg(&self.config)
@@ -122,6 +151,31 @@ impl Replica {
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         self.exited().await
+    }
+
+    /// How the process has ended, if it has.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        let status = self.child.as_mut().with_context(|| format!("replica {} does not run", self.id))?.try_wait()?;
+        if status.is_some() {
+            self.child = None;
+        }
+        Ok(status)
+    }
+
+    /// Waits until its health says SERVING (`None`), or until it has ended, and how. An error if it does neither.
+    pub async fn ready_or_ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        let begun = clock::now();
+        while clock::since(begun) < PATIENCE {
+            if let Some(status) = self.ended()? {
+                return Ok(Some(status));
+            }
+            match tokio::time::timeout(Duration::from_millis(100), self.watch_health()).await {
+                Ok(Ok(())) => return Ok(None),
+                Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(_) => {}
+            }
+        }
+        bail!("replica {} neither serves nor ends\n{}", self.id, self.log_tail(30))
     }
 
     /// An error if the process ended when nobody asked it to.
