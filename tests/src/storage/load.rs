@@ -43,6 +43,15 @@ enum Known {
     },
 }
 
+impl Known {
+    fn token(self) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::Held { token, .. } | Self::Free { token } => token,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     known: Known,
@@ -88,10 +97,10 @@ impl Ledger {
                 (Known::Nothing, None) => true,
                 (Known::Nothing, Some(lease)) => lease.token == 0,
                 (_, None) => false,
+                // A grant that nobody saw: it may have been given back since, or run out. Not an older one.
+                (Known::Held { token: 0, .. }, Some(lease)) => lease.token > entry.known.token(),
                 (Known::Held { token, duration_ms }, Some(lease)) => {
-                    // Of an open grant nobody knows the token.
-                    let right_token = lease.token == token || token == 0;
-                    lease.state() == v1::lease::State::Held && right_token && api::to_millis(lease.duration.as_ref()) == duration_ms
+                    lease.state() == v1::lease::State::Held && lease.token == token && api::to_millis(lease.duration.as_ref()) == duration_ms
                 }
                 (Known::Free { token }, Some(lease)) => lease.state() == v1::lease::State::Free && lease.token == token,
             };

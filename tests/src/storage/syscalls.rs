@@ -61,6 +61,12 @@ pub struct Case {
     then: Then,
 }
 
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} at {} of {:?}", if self.starting { "starting" } else { "serving" }, self.what, self.calls, self.on)
+    }
+}
+
 const fn serving(what: &'static str, calls: &'static str, on: On, within: u64, then: Then) -> Case {
     Case { what, calls, on, starting: false, within, then }
 }
@@ -130,7 +136,7 @@ fn paths(on: On, data_dir: &Path) -> Vec<PathBuf> {
 pub async fn at(round: &mut Round, case: usize) -> anyhow::Result<()> {
     let case = CASES[case];
     let when = 1 + round.rng.below(case.within);
-    round.what = format!("{} {} at {} of {:?}, call {when}", if case.starting { "starting" } else { "serving" }, case.what, case.calls, case.on);
+    round.what = format!("{case}, call {when}");
     tracer::possible()?;
     let dir = tempfile::tempdir()?;
     let mut mount = Mount::ext4(dir.path(), "disk", 192).ok();
