@@ -4,6 +4,7 @@
 //! Nothing here is timed to pass: phases end when enough was served, and a run with too little traffic has failed, since it shows nothing.
 
 pub mod campaign;
+mod hurt;
 mod run;
 mod scenarios;
 mod setup;
@@ -56,6 +57,13 @@ pub struct Scenario {
     pub act: Act,
 }
 
+/// Removes what runs left behind that were killed.
+pub fn sweep() {
+    crate::netns::sweep();
+    hurt::sweep();
+    run::sweep();
+}
+
 /// By name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Scenario> {
@@ -65,4 +73,15 @@ pub fn find(name: &str) -> Option<&'static Scenario> {
 /// All, in order.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
     ALL.iter().flat_map(|group| group.iter())
+}
+
+/// For docs/chaos.md.
+#[must_use]
+pub fn table() -> String {
+    let mut text = "| name | what happens | what must hold |\n|---|---|---|\n".to_owned();
+    for Scenario { name, what, must, keeps, .. } in all() {
+        let keep = if *keeps { ". Keepers keep" } else { "" };
+        text.push_str(&format!("| `{name}` | {what} | {must}{keep} |\n"));
+    }
+    text
 }

@@ -30,6 +30,25 @@ pub fn skipped(test: &str, why: &anyhow::Error) {
     assert!(std::env::var_os("TENURE_TEST_NO_SKIP").is_none(), "{test} may not be skipped here");
 }
 
+/// Unmounts whatever is mounted in a folder: for what a test left behind that was killed.
+pub fn unmount_all(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).filter(|entry| entry.path().is_dir()) {
+        // Fails where nothing is.
+        run("umount", &["-l", &entry.path().to_string_lossy()]).ok();
+    }
+}
+
+/// Fills the file system of a folder to the last byte, with one file: which.
+pub fn fill(dir: &Path) -> anyhow::Result<PathBuf> {
+    let ballast = dir.join("ballast");
+    let mut file = std::fs::File::create(&ballast)?;
+    for size in [1 << 20, 4096, 1] {
+        let block = vec![7_u8; size];
+        while file.write_all(&block).is_ok() {}
+    }
+    Ok(ballast)
+}
+
 impl Mount {
     /// ext4 in a file, through a loop device.
     pub fn ext4(dir: &Path, name: &str, mib: u64) -> anyhow::Result<Self> {

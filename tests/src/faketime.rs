@@ -58,9 +58,18 @@ impl Faketime {
 
     /// From now on they are this many seconds ahead of the true time, or behind it.
     pub fn jump(&self, seconds: i64) -> anyhow::Result<()> {
+        self.tell(&format!("{seconds:+}\n"))
+    }
+
+    /// From now on they run at this rate.
+    pub fn rate(&self, rate: f64) -> anyhow::Result<()> {
+        self.tell(&format!("+0 x{rate}\n"))
+    }
+
+    fn tell(&self, text: &str) -> anyhow::Result<()> {
         // Renamed into place: nobody reads a half.
         let fresh = self.file.with_extension("new");
-        fs::write(&fresh, format!("{seconds:+}\n"))?;
+        fs::write(&fresh, text)?;
         Ok(fs::rename(fresh, &self.file)?)
     }
 }

@@ -18,3 +18,11 @@ fn chaos_on_hosts_of_its_own_violates_nothing() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn page_about_chaos_has_every_scenario_as_it_is() -> anyhow::Result<()> {
+    let page = std::fs::read_to_string(tenure_tests::binaries::repository().join("docs/chaos.md"))?;
+    let table = tenure_tests::chaos::table();
+    ensure!(page.contains(&table), "`chaos list --markdown` prints what belongs there:\n{table}");
+    Ok(())
+}

@@ -1,8 +1,7 @@
 //! Full disks: a replica that cannot write stops or refuses, says why, and nothing that was acknowledged is lost.
 
 use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,24 +13,13 @@ use anyhow::{Context as _, ensure};
 use tenure_tests::{
     Api, Cluster, Settings,
     clock::{self, Rng},
-    disk::{Mount, skipped},
+    disk::{Mount, fill, skipped},
     replica::PATIENCE,
     v1,
 };
 use tokio::task::JoinSet;
 
 const MIB: u64 = 96;
-
-/// Fills a file system to the last byte.
-fn fill(dir: &Path) -> anyhow::Result<PathBuf> {
-    let ballast = dir.join("ballast");
-    let mut file = std::fs::File::create(&ballast)?;
-    for size in [1 << 20, 4096, 1] {
-        let block = vec![7_u8; size];
-        while file.write_all(&block).is_ok() {}
-    }
-    Ok(ballast)
-}
 
 /// Puts labels of rising numbers, one lease a worker; the last acknowledged number of each.
 struct Writers {

@@ -216,29 +216,56 @@ impl NetStreamAppend<TypeConfig> for Link {
                 wire::append_to(request)
             });
             let fail = move |why: &str| RpcError::from(unreachable(&reachable, target, purpose, why));
-            let answers = match self.own().append(Requests(Box::pin(requests))).await {
+            let (requests, session) = session(requests);
+            let answers = match self.own().append(requests).await {
                 Ok(response) => response.into_inner(),
                 Err(status) => return Err(fail(&describe(&status))),
             };
-            let state = Answers { answers, sent, received: 0, fail: Box::new(fail), reachable: self.reachable.clone(), target, purpose, done: false };
+            let reachable = self.reachable.clone();
+            let state = Answers { answers, _session: session, sent, received: 0, fail: Box::new(fail), reachable, target, purpose, done: false };
             let results: AppendResults<'s> = Box::pin(futures::stream::unfold(state, Answers::next));
             Ok(results)
         })
     }
 }
 
-/// Named, so that the compiler can prove it `Send` for every lifetime.
-struct Requests(Pin<Box<dyn Stream<Item = pb::AppendRequest> + Send>>);
+/// What openraft wants to send, for as long as somebody wants the answers.
+///
+/// The streams of one link share what is to be sent. On a connection that stands still HTTP/2 keeps the requests of a call that was given up, and
+/// goes on asking them for more: they would take what the next stream is for, and openraft, finding nothing to send, would begin again
+/// with what it sent long ago and has purged since.
+struct Requests<T>(Arc<Mutex<Option<BoxStream<'static, T>>>>);
 
-impl Stream for Requests {
-    type Item = pb::AppendRequest;
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.as_mut().poll_next(cx)
+/// Ends its [`Requests`] when dropped.
+struct Session<T>(Arc<Mutex<Option<BoxStream<'static, T>>>>);
+
+fn session<T>(requests: impl Stream<Item = T> + Send + 'static) -> (Requests<T>, Session<T>) {
+    let requests: BoxStream<'static, T> = Box::pin(requests);
+    let requests = Arc::new(Mutex::new(Some(requests)));
+    (Requests(Arc::clone(&requests)), Session(requests))
+}
+
+impl<T> Stream for Requests<T> {
+    type Item = T;
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        match self.0.lock().as_mut() {
+            Some(requests) => requests.as_mut().poll_next(cx),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+impl<T> Drop for Session<T> {
+    fn drop(&mut self) {
+        // Dropped after the lock is released.
+        let requests = self.0.lock().take();
+        drop(requests);
     }
 }
 
 struct Answers {
     answers: tonic::Streaming<pb::AppendResponse>,
+    _session: Session<pb::AppendRequest>,
     sent: Arc<AtomicU64>,
     received: u64,
     fail: Box<dyn Fn(&str) -> RpcError + Send + Sync>,
@@ -259,8 +286,9 @@ impl Answers {
                 Err(_) if self.sent.load(Ordering::Relaxed) > seen => break "requests are not answered".to_owned(),
                 // Nothing asked, nothing owed.
                 Err(_) => {}
-                // Also how a peer whose Raft has stopped ends it: without an error there would be no back-off.
-                Ok(None) if self.sent.load(Ordering::Relaxed) > seen => break "the peer ended the stream".to_owned(),
+                // Also how a peer whose Raft has stopped ends it: without an error there would be no back-off. One that has answered nothing at all has
+                // failed, whatever was sent: openraft takes an end without an error for a job that is half done.
+                Ok(None) if seen == 0 || self.sent.load(Ordering::Relaxed) > seen => break "the peer ended the stream".to_owned(),
                 Ok(None) => return None,
                 Ok(Some(Err(status))) => break describe(&status),
                 Ok(Some(Ok(answer))) => match wire::appended_from(answer) {

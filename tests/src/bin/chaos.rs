@@ -23,7 +23,11 @@ struct Args {
 #[derive(Subcommand)]
 enum Sub {
     /// Says what there is.
-    List,
+    List {
+        /// As docs/chaos.md has it.
+        #[arg(long)]
+        markdown: bool,
+    },
     /// Runs one scenario; ends in a line with what came of it.
     Run {
         /// One of `list`.
@@ -68,8 +72,12 @@ struct How {
 
 fn main() -> ExitCode {
     let result = match Args::parse().command {
-        Sub::List => {
-            list();
+        Sub::List { markdown } => {
+            if markdown {
+                print!("{}", chaos::table())
+            } else {
+                list()
+            }
             Ok(ExitCode::SUCCESS)
         }
         Sub::Run { name, how, owner } => find(&name).and_then(|scenario| one(scenario, how, owner)),
@@ -105,7 +113,7 @@ fn all(how: How, times: u64, only: &[String]) -> anyhow::Result<ExitCode> {
 fn one(scenario: &'static Scenario, how: How, owner: Option<u32>) -> anyhow::Result<ExitCode> {
     let seed = how.seed.unwrap_or_else(fresh);
     if owner.is_none() {
-        netns::sweep();
+        chaos::sweep();
         let id = std::process::id();
         let hosts = netns::make_hub(id);
         if let Some(why) = missing(scenario, hosts.as_ref().err()) {

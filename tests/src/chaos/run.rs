@@ -16,8 +16,8 @@ use super::{
 use crate::{
     Cluster, Settings, api, binaries,
     clock::{self, Rng},
-    disk::Mount,
-    faketime::{Faketime, Jumps},
+    disk::{self, Mount},
+    faketime::Faketime,
     history::History,
     netns::{Net, Place},
     proxy::Proxy,
@@ -106,7 +106,26 @@ pub async fn run(plan: Plan) -> Summary {
     if let Err(error) = attempt(plan, &mut summary).await {
         summary.wrong.push(format!("{error:#}"));
     }
+    std::fs::remove_dir_all(disks(std::process::id())).ok();
     summary
+}
+
+const DISKS: &str = "chaos-disks-";
+
+/// Where the disks of a harness are.
+fn disks(owner: u32) -> PathBuf {
+    binaries::scratch().join(format!("{DISKS}{owner}"))
+}
+
+/// Unmounts and removes the disks of harnesses that are gone.
+pub(super) fn sweep() {
+    for entry in std::fs::read_dir(binaries::scratch()).into_iter().flatten().filter_map(Result::ok) {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        if name.strip_prefix(DISKS).is_some_and(|owner| std::fs::metadata(format!("/proc/{owner}")).is_err()) {
+            disk::unmount_all(&entry.path());
+            std::fs::remove_dir_all(entry.path()).ok();
+        }
+    }
 }
 
 async fn attempt(plan: Plan, summary: &mut Summary) -> anyhow::Result<()> {
@@ -199,7 +218,7 @@ async fn build(plan: Plan, setup: Setup, history: &Arc<History>) -> anyhow::Resu
         }
     }
     let name = format!("chaos-{}", plan.scenario.name);
-    let mounts = mounts(&name, &setup)?;
+    let mounts = mounts(&setup)?;
     let settings = Settings {
         replicas: setup.replicas,
         min_duration: "100ms",
@@ -210,11 +229,11 @@ async fn build(plan: Plan, setup: Setup, history: &Arc<History>) -> anyhow::Resu
         ..Settings::default()
     };
     let mut cluster = Cluster::prepare(&name, settings)?;
-    let mut faketimes = Vec::new();
-    if setup.faketime {
+    let (mut faketimes, dir) = (Vec::new(), cluster.dir().to_owned());
+    if let Some(jumps) = setup.faketime {
         for replica in &mut cluster.replicas {
-            let faketime = Faketime::new(&binaries::scratch(), &format!("{}-r{}", std::process::id(), replica.id))?;
-            replica.env = faketime.env(Jumps::Wall);
+            let faketime = Faketime::new(&dir, &host(replica.id))?;
+            replica.env = faketime.env(jumps);
             faketimes.push(faketime);
         }
     }
@@ -232,10 +251,10 @@ async fn build(plan: Plan, setup: Setup, history: &Arc<History>) -> anyhow::Resu
     let mut users = Vec::new();
     for number in 1..=setup.users {
         let orders = setup.orders(usize::try_from(number - 1)?, rng.bits(), endpoints.clone(), store.addr.clone());
-        let mut user = User::new(number, place(&format!("u{number}"))?, cluster.dir(), orders);
-        if setup.faketime {
-            let faketime = Faketime::new(&binaries::scratch(), &format!("{}-u{number}", std::process::id()))?;
-            user.env = faketime.env(Jumps::Wall);
+        let mut user = User::new(number, place(&format!("u{number}"))?, &dir, orders);
+        if let Some(jumps) = setup.faketime {
+            let faketime = Faketime::new(&dir, &user.name)?;
+            user.env = faketime.env(jumps);
             faketimes.push(faketime);
         }
         users.push(user);
@@ -250,8 +269,8 @@ async fn build(plan: Plan, setup: Setup, history: &Arc<History>) -> anyhow::Resu
     Ok((stage, store))
 }
 
-fn mounts(name: &str, setup: &Setup) -> anyhow::Result<Vec<Mount>> {
-    let folder = binaries::scratch().join(format!("{name}-{}-disks", std::process::id()));
+fn mounts(setup: &Setup) -> anyhow::Result<Vec<Mount>> {
+    let folder = disks(std::process::id());
     let names: Vec<String> = (1..=setup.replicas).map(|id| format!("disk-{id}")).collect();
     match setup.disks {
         Disks::Folders => Ok(Vec::new()),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::user::{Extra, Orders};
+use crate::faketime::Jumps;
 
 /// Where replicas keep their data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +33,8 @@ pub struct Setup {
     pub peer_proxies: bool,
     /// Users reach replicas through proxies.
     pub client_proxies: bool,
-    /// Replicas and users have wall clocks that can be set, and timers that may run at other rates.
-    pub faketime: bool,
+    /// Replicas and users have clocks that can be set.
+    pub faketime: Option<Jumps>,
     /// How much faster the clocks of each user run, in parts per million.
     pub skews: [i64; 3],
     /// Whether these are within the promise.
@@ -64,7 +65,7 @@ impl Setup {
             disks: Disks::Folders,
             peer_proxies: false,
             client_proxies: false,
-            faketime: false,
+            faketime: None,
             skews: [0; 3],
             clocks_within_promise: true,
             leases: 8,

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::{Setup, run::Plan, traffic::Traffic};
 use crate::{
     Api, Cluster,
+    api::may_retry,
     clock::{self, Rng},
     disk::Mount,
     faketime::Faketime,
@@ -21,6 +22,7 @@ use crate::{
     netns::Net,
     proxy::Proxy,
     replica::PATIENCE,
+    v1::TransferLeaderRequest,
 };
 
 /// See the module.
@@ -214,6 +216,22 @@ impl Stage {
             ensure!(clock::since(begun) < PATIENCE, "replica {id} still leads after {PATIENCE:?}");
             self.pass(Duration::from_millis(50)).await?;
         }
+    }
+
+    /// Hands raft leadership to this replica; whether it took it is for the cluster to say.
+    pub async fn transfer_to(&mut self, id: u64) -> anyhow::Result<()> {
+        let begun = clock::now();
+        for turn in 0.. {
+            let mut through = self.cluster.replicas[turn % self.cluster.replicas.len()].api.cluster.clone();
+            let asked = tokio::time::timeout(Duration::from_secs(5), through.transfer_leader(TransferLeaderRequest { node_id: id })).await;
+            match asked {
+                Ok(Ok(_)) => break,
+                Ok(Err(status)) if !may_retry(&status) => return Err(status.into()),
+                _ => ensure!(clock::since(begun) < PATIENCE, "raft leadership cannot be handed to replica {id}: {asked:?}"),
+            }
+            self.pass(Duration::from_millis(100)).await?;
+        }
+        Ok(())
     }
 
     /// Starts what has ended by itself, as a service manager does; whether there was any.

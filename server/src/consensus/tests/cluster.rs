@@ -4,18 +4,26 @@ use std::{
     collections::BTreeMap,
     io,
     path::PathBuf,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use tenure_lease::RaftLeaderId;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpListener,
+    sync::oneshot,
+    task::JoinHandle,
+};
 use uuid::Uuid;
 
 use super::Tape;
@@ -30,20 +38,72 @@ use crate::{
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// TCP that counts.
+/// TCP that counts, and that can fall silent.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Counting(Arc<AtomicU64>);
+pub(super) struct Counting {
+    dialed: Arc<AtomicU64>,
+    silent: Arc<Mutex<Option<String>>>,
+}
 
 impl Counting {
     pub(super) fn dialed(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.dialed.load(Ordering::Relaxed)
+    }
+
+    /// From now on nothing passes on connections to this address, which stay open; `None`: everything does.
+    pub(super) fn silence(&self, addr: Option<String>) {
+        *self.silent.lock() = addr;
     }
 }
 
 impl Connector for Counting {
     fn connect(&self, addr: String) -> BoxFuture<'static, io::Result<Conn>> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        TcpConnector.connect(addr)
+        self.dialed.fetch_add(1, Ordering::Relaxed);
+        let silent = Arc::clone(&self.silent);
+        Box::pin(async move {
+            let conn = TcpConnector.connect(addr.clone()).await?;
+            Ok(Conn::new(Line { conn, addr: addr.clone(), silent, again: None }, addr))
+        })
+    }
+}
+
+/// One connection of it.
+struct Line {
+    conn: Conn,
+    addr: String,
+    silent: Arc<Mutex<Option<String>>>,
+    /// When to look again whether it may speak.
+    again: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Line {
+    fn may_speak(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.silent.lock().as_ref() == Some(&self.addr) {
+            let again = self.again.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(10))));
+            std::task::ready!(again.as_mut().poll(cx));
+            self.again = None;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.may_speak(cx));
+        Pin::new(&mut self.conn).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.may_speak(cx));
+        Pin::new(&mut self.conn).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.conn).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.conn).poll_shutdown(cx)
     }
 }
 

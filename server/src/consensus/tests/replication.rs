@@ -96,6 +96,35 @@ async fn follower_behind_the_purged_log_gets_a_snapshot() {
 }
 
 #[tokio::test]
+async fn follower_that_fell_silent_is_sent_a_snapshot_and_what_follows_it() {
+    let mut cluster = Cluster::founded(3, 64 << 10).await;
+    let (id, _) = cluster.raft_leader().await;
+    let silent = id % 3 + 1;
+    write_all(&cluster, &entries(0, 20)).await;
+    let addr = cluster.replica(silent).node.peer_addr.clone();
+    let line = cluster.replica(id).connector.clone();
+    line.silence(Some(addr));
+    // The connections stay open: the stream of before must not send, from what is left of it, what the next one is for.
+    let running = cluster.replica(id).run().consensus.clone();
+    let mut written = 20;
+    while running.progress().snapshot_index < 600 {
+        write_all(&cluster, &entries(written, written + 100)).await;
+        written += 100;
+    }
+    // Until the raft leader has given up on that stream, and on one after it.
+    for _ in 0..80 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        cluster.write(&format!("entry {written}")).await;
+        written += 1;
+    }
+    line.silence(None);
+    write_all(&cluster, &entries(written, written + 50)).await;
+    cluster.agree_on(&entries(0, written + 50)).await;
+    assert!(cluster.replica(silent).run().consensus.progress().snapshot_index > 0, "it caught up by snapshot");
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn dead_peer_is_not_dialed_without_end() {
     let mut cluster = Cluster::founded(3, NEVER).await;
     write_all(&cluster, &entries(0, 5)).await;

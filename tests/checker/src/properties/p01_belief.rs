@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     facts::{Facts, Held},
     findings::{Findings, Property},
-    history::Call,
+    history::{Call, EndReason},
 };
 
 pub(super) const PROPERTY: Property = Property { id: "P1", claim: "no two holders act as one at the same time", check };
@@ -50,6 +50,11 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
 
 /// Whether the later one got it by a reclaim of the same name, or after a forced delete: then the one before is fenced and not asked.
 fn taken_by_force(facts: &Facts<'_>, before: &Held<'_>, later: &Held<'_>) -> bool {
+    let hold = facts.holds.get(before.belief.lease.as_str()).and_then(|holds| holds.get(&before.belief.token));
+    // Also when it was over before its holder knew that it had begun.
+    if hold.is_some_and(|hold| hold.reason == Some(EndReason::Revoked)) {
+        return true;
+    }
     facts.ops.iter().take_while(|op| op.from <= later.from).any(|op| match &op.invoke.call {
         Call::Acquire { lease, holder, reclaim: true, .. } => *lease == later.belief.lease && *holder == later.belief.holder && *holder == before.belief.holder,
         Call::Delete { lease, force: true } => *lease == later.belief.lease && op.to >= before.from,
@@ -60,8 +65,8 @@ fn taken_by_force(facts: &Facts<'_>, before: &Held<'_>, later: &Held<'_>) -> boo
 #[cfg(test)]
 mod tests {
     use crate::{
-        history::{Meta, Outcome},
-        story::{LEASE, Story, state},
+        history::{EndReason, Kind, Meta, Outcome},
+        story::{LEASE, Story, ended, state},
     };
 
     #[test]
@@ -82,6 +87,17 @@ mod tests {
         let mut story = Story::default();
         story.meta(Meta { clocks_within_promise: false, ..Meta::default() }).belief(0, 10, "a", 1).belief(5, 20, "b", 2);
         assert_eq!((story.find("P1").checked, story.find("P1").violated), (0, 0));
+    }
+
+    #[test]
+    fn hold_that_was_revoked_before_its_holder_knew_of_it_is_no_surprise() {
+        let ended_by = |reason| {
+            let mut story = Story::default();
+            story.watch(0, 1, 0).event(3, 1, ended(Kind::Deleted, 2, "", 1, "a", reason)).belief(5, 20, "a", 1).belief(10, 30, "b", 3);
+            story
+        };
+        ended_by(EndReason::Revoked).passes("P1");
+        ended_by(EndReason::Expired).fails("P1");
     }
 
     #[test]

@@ -5,7 +5,11 @@ use std::time::Duration;
 use anyhow::ensure;
 use rustix::process::Signal;
 
-use super::super::{Scenario, Stage};
+use super::super::{
+    Need, Scenario, Stage,
+    hurt::{Starved, Traced},
+};
+use crate::clock;
 
 pub(super) const ALL: &[Scenario] = &[
     Scenario {
@@ -37,6 +41,26 @@ pub(super) const ALL: &[Scenario] = &[
         keeps: false,
         prepare: |_| {},
         act: |stage| Box::pin(stop_all(stage)),
+    },
+    Scenario {
+        name: "starve-leader",
+        what: "the raft leader gets five hundredths of a core",
+        must: "late is late and not wrong: what it had queued before another led does no harm",
+        needs: &[],
+        floor: 1,
+        keeps: false,
+        prepare: |_| {},
+        act: |stage| Box::pin(starve_leader(stage)),
+    },
+    Scenario {
+        name: "stuck-fsync",
+        what: "every fsync of the raft leader takes 2 s",
+        must: "nothing is acknowledged before it is on a majority's disks; what it had queued before another led does no harm",
+        needs: &[Need::Strace],
+        floor: 1,
+        keeps: false,
+        prepare: |_| {},
+        act: |stage| Box::pin(stuck_fsync(stage)),
     },
 ];
 
@@ -86,6 +110,34 @@ async fn stop_all(stage: &mut Stage) -> anyhow::Result<()> {
         // Half of the pause is far more than it may run ahead, and leaves a busy machine its time.
         ensure!(Duration::from_millis(ran) < PAUSE * 3 / 4, "the lease clock ran {ran} ms over a pause of {PAUSE:?}");
         stage.pass_some(500, 2_000).await?;
+    }
+    Ok(())
+}
+
+async fn starve_leader(stage: &mut Stage) -> anyhow::Result<()> {
+    while stage.goes_on() {
+        let leader = stage.raft_leader().await?;
+        let fault = stage.history.fault("starved", leader);
+        let starved = Starved::start(stage.cluster.replica(leader)?.pid()?);
+        stage.pass_some(2_000, 4_500).await?;
+        drop(starved);
+        stage.history.healed(fault);
+        stage.served_after(clock::now()).await?;
+        stage.pass_some(300, 1_200).await?;
+    }
+    Ok(())
+}
+
+async fn stuck_fsync(stage: &mut Stage) -> anyhow::Result<()> {
+    while stage.goes_on() {
+        let leader = stage.raft_leader().await?;
+        let fault = stage.history.fault("stuck fsync", leader);
+        let traced = Traced::start(stage.cluster.replica(leader)?.pid()?, "fsync,fdatasync", "delay_enter=2000000").await?;
+        stage.pass_some(3_000, 5_000).await?;
+        drop(traced);
+        stage.history.healed(fault);
+        stage.served_after(clock::now()).await?;
+        stage.pass_some(300, 1_200).await?;
     }
     Ok(())
 }
