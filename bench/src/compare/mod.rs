@@ -12,7 +12,7 @@ use self::{
     rows::{Row, Sizes},
     table::Line,
 };
-use crate::{cli::Setup, cluster::Target, lab::Lab, load::Plan, report::Figure, scenario::Case};
+use crate::{cli::Setup, clock, cluster::Target, lab::Lab, load::Plan, report::Figure, scenario::Case};
 
 /// See the module. `--seconds` is of each load; `--rounds` as they are, but two at least.
 #[derive(Debug, clap::Args)]
@@ -40,6 +40,7 @@ pub(crate) struct Measured {
 
 impl Compare {
     pub(crate) async fn run(&self, lab: &Lab, setup: &Setup) -> anyhow::Result<()> {
+        let begun = clock::now();
         let sizes = if self.quick { Sizes::QUICK } else { Sizes::FULL };
         let wanted = |group: &str| self.rows.is_empty() || self.rows.iter().any(|name| name == group);
         let rows: Vec<Row> = rows::all(&sizes).into_iter().filter(|row| wanted(row.group)).collect();
@@ -78,7 +79,8 @@ impl Compare {
         for (file, plot) in plots::all(&sizes, &measured) {
             fs::write(self.out.join(file), plot.svg())?;
         }
-        println!("\n{} measurements; compare.json, compare.md and plots are in {}", measured.len(), self.out.display());
+        let (count, seconds) = (measured.len(), begun.passed().as_secs());
+        println!("\n{count} measurements in {seconds} s; compare.json, compare.md and plots are in {}", self.out.display());
         Ok(())
     }
 }

@@ -37,7 +37,6 @@ const PROBE_RATE: f64 = 600.0;
 /// How much longer the steady part may take for every member to have taken a snapshot.
 const FOR_SNAPSHOTS: Duration = Duration::from_secs(180);
 const DEAD_FOR: Duration = Duration::from_secs(3);
-const AFTER: Duration = Duration::from_secs(10);
 
 /// How much of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,7 +71,7 @@ pub(super) async fn run(what: String, cluster: &mut Cluster, size: Size, plan: P
         agents.spawn_local(agent::keep(endpoints.clone(), at, batches, at as f64 / count as f64, Rc::clone(&round)));
     }
     let steady = steady(cluster, size, &round, &mut agents).await?;
-    let faults = faults(cluster, &round, &mut agents).await?;
+    let faults = faults(cluster, size, &round, &mut agents).await?;
     round.end();
     while let Some(ended) = agents.join_next().await {
         ended??;
@@ -200,7 +199,7 @@ async fn steady(cluster: &Cluster, size: Size, round: &Round, agents: &mut Agent
 }
 
 /// A follower dies and comes back; then the raft leader does.
-async fn faults(cluster: &mut Cluster, round: &Round, agents: &mut Agents) -> anyhow::Result<agent::Lap> {
+async fn faults(cluster: &mut Cluster, size: Size, round: &Round, agents: &mut Agents) -> anyhow::Result<agent::Lap> {
     for of_leader in [false, true] {
         let leader = cluster.raft_leader().await?;
         let dies = if of_leader { leader } else { (leader + 1) % MEMBERS };
@@ -211,7 +210,8 @@ async fn faults(cluster: &mut Cluster, round: &Round, agents: &mut Agents) -> an
         let begun = clock::now();
         cluster.ready().await?;
         eprintln!("  back after {:.1} s", begun.passed().as_secs_f64());
-        on_for(agents, AFTER).await?;
+        // Until every lease has been renewed once more.
+        on_for(agents, size.every).await?;
     }
     round.lap()
 }
