@@ -48,7 +48,7 @@ pub(super) async fn run(what: String, cluster: &Cluster, leases: usize) -> anyho
             let each = trial.time.div_f64(trial.tokens.len() as f64);
             let ends = tokio::task::spawn_local(ends_in_tenure(Watch::open(watching, Some(NAMESPACE)).await?, leases));
             let all = async move {
-                let (begun, until) = (clock::now(), each.mul_f64(leases as f64 * 1.5) + Duration::from_secs(4));
+                let (begun, until) = (clock::now(), each.mul_f64(leases as f64 * 1.5) + Duration::from_secs(5));
                 let storm = tenure::storm::acquire(&endpoints, leases, move |n| {
                     let left = until.checked_sub(begun.passed()).filter(|left| *left >= Duration::from_secs(1));
                     request(n, left.context("leases were granted too slowly for all of them to end in one moment")?)
