@@ -19,9 +19,12 @@ mod usage;
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::Parser as _;
-use tokio::task::LocalSet;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::LocalSet,
+};
 
 use crate::{
     cli::{Args, Command, Setup},
@@ -43,7 +46,15 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     // One thread: the generator shares the machine with what it measures.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, run(args))
+    LocalSet::new().block_on(&runtime, async {
+        // So that what was started is ended in any case.
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            done = run(args) => done,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
+        }
+    })
 }
 
 async fn run(Args { setup, command }: Args) -> anyhow::Result<()> {

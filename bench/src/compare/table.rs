@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{
-    Measured,
+    Measured, Setting,
     rows::{Goal, Over, Row},
 };
-use crate::{cli::Setup, cluster::Target, lab::Lab, usage};
+use crate::cluster::Target;
 
 /// One row, filled in.
 #[derive(Debug)]
@@ -145,15 +145,15 @@ pub(super) fn text(lines: &[Line]) -> String {
     out
 }
 
-pub(super) fn markdown(lines: &[Line]) -> String {
-    let mut out = format!("| {} |\n|---|--:|--:|--:|--:|---|\n", HEAD.join(" | "));
+pub(super) fn markdown(lines: &[Line], setting: &Setting) -> String {
+    let mut out = format!("{}\n\n| {} |\n|---|--:|--:|--:|--:|---|\n", setting.line(), HEAD.join(" | "));
     for line in lines {
         out.push_str(&format!("| {} |\n", line.cells().join(" | ")));
     }
     out
 }
 
-pub(super) fn json(lines: &[Line], measured: &[Measured], lab: &Lab, setup: &Setup) -> Value {
+pub(super) fn json(lines: &[Line], measured: &[Measured], setting: &Setting) -> Value {
     let rows: Vec<Value> = lines
         .iter()
         .map(|line| {
@@ -162,11 +162,11 @@ pub(super) fn json(lines: &[Line], measured: &[Measured], lab: &Lab, setup: &Set
         })
         .collect();
     let figures: Vec<Value> = measured.iter().map(|one| one.figure.json()).collect();
-    let dir = lab.binaries.dir.clone().unwrap_or_else(std::env::temp_dir);
     json!({
-        "machine": usage::machine(),
-        "file_system": usage::file_system(&dir),
-        "seconds": setup.seconds,
+        "machine": setting.machine,
+        "file_system": setting.file_system,
+        "versions": setting.versions,
+        "seconds": setting.seconds,
         "rows": rows,
         "figures": figures,
     })

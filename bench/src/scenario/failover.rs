@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 const STEADY: Duration = Duration::from_millis(500);
 /// In a row, of each client: more than can have been under way.
 const AGAIN: usize = 20;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What happens to the raft leader.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -17,6 +17,7 @@ use anyhow::bail;
 pub(crate) use self::{fanout::Fanout, million::Size};
 use crate::{
     cluster::{Cluster, Target},
+    etcd,
     load::Plan,
     report::Figure,
     tenure,
@@ -62,9 +63,9 @@ impl Case {
             Self::KeepAlive { .. } => target == Target::Etcd,
             // As many operations as etcd takes in a transaction at its defaults.
             Self::Renew { leases, .. } => target == Target::Tenure || *leases <= 128,
-            Self::RenewUnary { .. } | Self::Mass { .. } | Self::Storm { .. } | Self::Million(_) | Self::Restart { .. } => target == Target::Tenure,
+            Self::RenewUnary { .. } | Self::Million(_) | Self::Restart { .. } => target == Target::Tenure,
             Self::Contend { claim, .. } => target == Target::Tenure || *claim,
-            Self::Pair { .. } | Self::Failover { .. } | Self::Transfer { .. } | Self::Expiry { .. } | Self::Fanout(_) | Self::Reads { .. } => true,
+            _ => true,
         }
     }
 
@@ -95,7 +96,8 @@ impl Case {
             Self::Transfer { times } => format!("planned transfer of raft leadership: time without a write, {times} times"),
             Self::Expiry { times } => format!("end of a lease, counted from before it was asked for, to the news of it, {times} times"),
             Self::Mass { leases } => format!("{leases} leases that end in one moment; latency is of the renewals of others meanwhile"),
-            Self::Storm { leases } => format!("{leases} leases acquired, {} at a time", tenure::storm::TOGETHER),
+            Self::Storm { leases } if tenure => format!("{leases} leases acquired, {} at a time", tenure::storm::TOGETHER),
+            Self::Storm { leases } => format!("{leases} leases granted and records put with them, {} at a time", etcd::storm::TOGETHER),
             Self::Million(size) => format!(
                 "{} live leases, each renewed every {:.0} s for {:.0} s; latency is of their messages",
                 size.leases,

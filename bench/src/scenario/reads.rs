@@ -39,7 +39,7 @@ pub(super) async fn run(what: String, cluster: &Cluster, leases: usize, plan: Pl
     let endpoints = cluster.endpoints();
     match cluster.target {
         Target::Tenure => drop(storm::acquire(&endpoints, leases, request).await?),
-        Target::Etcd => etcd::fill(&endpoints, leases, |n| format!("tenure-bench/{}", name_of(n))).await?,
+        Target::Etcd => drop(etcd::storm::put_all(&endpoints, leases, None, |n| format!("tenure-bench/{}", name_of(n))).await?),
     }
     let channels = connect::channels(&endpoints, CONNECTIONS).await?;
     let reader = |n: usize, what| Reader { target: cluster.target, channel: channels[n % channels.len()].clone(), what, leases, next: n * leases / READERS };
