@@ -17,7 +17,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
-    thread::JoinHandle,
+    thread::{JoinHandle, Thread},
     time::Duration,
 };
 
@@ -48,6 +48,8 @@ struct Shared {
     queue: SyncSender<Message>,
     seen: Arc<Seen>,
     recorder: Mutex<Option<JoinHandle<()>>>,
+    /// It may be letting messages gather.
+    thread: Thread,
 }
 
 /// What apply tells the recorder without a message.
@@ -99,7 +101,8 @@ impl History {
         let seen = Arc::new(Seen::default());
         let recorder = Recorder::new(store, messages, seen.clone());
         let thread = std::thread::Builder::new().name("tenure-history".into()).spawn(move || recorder.run()).context("cannot start the history's thread")?;
-        Ok(Self { shared: Arc::new(Shared { queue, seen, recorder: Mutex::new(Some(thread)) }) })
+        let shared = Shared { queue, seen, thread: thread.thread().clone(), recorder: Mutex::new(Some(thread)) };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Ended holds of a lease (across delete and re-create), as of everything applied before the call.
@@ -114,6 +117,7 @@ impl History {
             }
             tokio::time::sleep(RETRY).await;
         }
+        self.shared.thread.unpark();
         answered.await.context("the history is closed")?
     }
 
@@ -122,6 +126,7 @@ impl History {
         if let Some(thread) = self.shared.recorder.lock().take() {
             // Fails only when the thread has gone, and then there is nothing to drain.
             let _ = self.shared.queue.send(Message::Close);
+            self.shared.thread.unpark();
             if thread.join().is_err() {
                 tracing::error!("the history's thread panicked");
             }

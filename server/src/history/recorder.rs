@@ -1,4 +1,7 @@
-//! The history's thread: takes what it finds in the queue, writes it as one batch, answers questions in their order.
+//! The history's thread: takes what it finds in the queue, writes it in blocks, answers questions in their order.
+//!
+//! After the first message it lets more of them gather, not to be woken for each entry that is applied, and because a block of many holds costs little
+//! more than one of a single hold. Whoever asks wakes it.
 
 use std::{
     sync::{
@@ -6,6 +9,7 @@ use std::{
         atomic::Ordering,
         mpsc::{Receiver, RecvTimeoutError},
     },
+    thread,
     time::Duration,
 };
 
@@ -18,8 +22,12 @@ use super::{
 
 /// How stale the mark of what was seen may be on disk while nothing ends. A crash in between makes the answer claim less than is true.
 const MARK_EVERY: Duration = Duration::from_secs(1);
-/// Messages in one batch.
-const BATCH: usize = 256;
+/// How long messages gather. The queue has room for more than are applied meanwhile.
+const GATHER: Duration = Duration::from_millis(100);
+/// Messages taken at a time.
+const BATCH: usize = 1_024;
+/// Holds in one block.
+const BLOCK: usize = 512;
 
 pub(super) struct Recorder {
     store: Store,
@@ -36,6 +44,11 @@ impl Recorder {
     pub(super) fn run(mut self) {
         loop {
             let first = match self.messages.recv_timeout(MARK_EVERY) {
+                Ok(first @ Message::Ended(_)) => {
+                    // A wake-up too many makes a smaller block.
+                    thread::park_timeout(GATHER);
+                    Some(first)
+                }
                 Ok(first) => Some(first),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -104,9 +117,23 @@ impl Recorder {
     }
 
     fn record(&mut self, ended: &[Arc<Event>], marks: Marks) {
-        if ended.is_empty() && marks == self.store.marks {
+        // A replay of the log tells again what is there already.
+        let known = self.store.marks.through;
+        let ended: Vec<_> = ended.iter().filter(|event| event.revision > known).collect();
+        if ended.is_empty() {
+            if marks != self.store.marks {
+                self.write(&[], marks);
+            }
             return;
         }
+        let last = ended.len().div_ceil(BLOCK) - 1;
+        for (at, block) in ended.chunks(BLOCK).enumerate() {
+            let through = if at == last { marks.through } else { block.last().map_or(known, |event| event.revision) };
+            self.write(block, Marks { complete_since: marks.complete_since, through, holds: self.store.marks.holds });
+        }
+    }
+
+    fn write(&mut self, ended: &[&Arc<Event>], marks: Marks) {
         let holds = ended.iter().filter_map(|event| {
             let hold: &Hold = event.ended.as_ref()?;
             Some((LeaseKey::trusted(event.lease.namespace.clone(), event.lease.name.clone()), hold))

@@ -1,8 +1,12 @@
-//! sled: how holds lie in it. One tree, so that a batch is all or nothing; keys are facts of the log, so that recording twice is recording once.
+//! sled: how holds lie in it. One tree, so that a batch is all or nothing; keys are facts of the log, and what [`Marks::through`] covers is not
+//! recorded again.
 //!
-//! `h namespace 0 name 0 token` → a hold; `r end-revision` → the key of that hold; `m …` → the numbers in [`Marks`].
+//! Many holds are one value: a key of its own for each cost ten times as much. `b end-revision-of-the-last` → a block of holds, in the order in which
+//! they ended; `l namespace 0 name 0 end-revision-of-the-last` → that block has holds of this lease; `m` → the numbers in [`Marks`]. Earlier builds
+//! wrote `h namespace 0 name 0 token` → a hold and `r end-revision` → the key of that hold: older than every block, read and dropped as before.
 
 use std::{
+    collections::BTreeSet,
     panic::{self, AssertUnwindSafe},
     path::Path,
     sync::Arc,
@@ -16,6 +20,8 @@ use tenure_lease::{EndReason, Hold, LeaseKey, UnixMillis};
 const FORMAT: u8 = 1;
 /// Holds kept; the oldest go first.
 pub(super) const KEPT_HOLDS: u64 = 4_000_000;
+/// Dropped at a time, about.
+const PRUNED_HOLDS: u64 = 1_024;
 const CACHE_BYTES: u64 = 8 << 20;
 const FLUSH_EVERY_MS: u64 = 500;
 const MARKS: &[u8] = b"m";
@@ -53,6 +59,18 @@ struct Record {
     end_reason: u32,
     #[prost(uint64, tag = "6")]
     end_revision: u64,
+    /// This and the name: only in a block.
+    #[prost(string, tag = "7")]
+    namespace: String,
+    #[prost(string, tag = "8")]
+    name: String,
+}
+
+/// Holds that ended one after the other, of any lease.
+#[derive(Clone, PartialEq, Message)]
+struct Block {
+    #[prost(message, repeated, tag = "1")]
+    holds: Vec<Record>,
 }
 
 impl Store {
@@ -68,17 +86,17 @@ impl Store {
         Ok(Self { db, marks })
     }
 
-    /// Records these, all or nothing, together with the marks.
+    /// Records these as one block, all or nothing, together with the marks.
     pub(super) fn record<'a>(&mut self, ended: impl Iterator<Item = (LeaseKey, &'a Hold)>, marks: Marks) -> anyhow::Result<()> {
         let mut batch = sled::Batch::default();
         let mut marks = marks;
-        for (lease, hold) in ended {
-            let key = hold_key(&lease, hold.token);
-            if !self.db.contains_key(&key)? {
-                marks.holds += 1;
+        let block = Block { holds: ended.map(|(lease, hold)| Record::of(&lease, hold)).collect() };
+        if let Some(last) = block.holds.last() {
+            marks.holds += block.holds.len() as u64;
+            for lease in block.leases() {
+                batch.insert(index_key(lease, last.end_revision), &[]);
             }
-            batch.insert(revision_key(hold.end_revision), &key[..]);
-            batch.insert(key, value(&Record::of(hold)));
+            batch.insert(revision_key(b"b", last.end_revision), value(&block));
         }
         batch.insert(MARKS, value(&marks));
         self.db.apply_batch(batch)?;
@@ -86,22 +104,40 @@ impl Store {
         Ok(())
     }
 
-    /// Drops the oldest holds when there are more than `kept`, a bounded number at a time.
+    /// Drops the oldest holds while there are no fewer than `kept` without them, a bounded number at a time.
     pub(super) fn prune(&mut self, kept: u64) -> anyhow::Result<()> {
-        let excess = usize::try_from(self.marks.holds.saturating_sub(kept)).unwrap_or(usize::MAX).min(1_024);
+        let excess = self.marks.holds.saturating_sub(kept).min(PRUNED_HOLDS);
         if excess == 0 {
             return Ok(());
         }
         let mut batch = sled::Batch::default();
         let mut marks = self.marks;
-        for entry in self.db.scan_prefix(b"r").take(excess) {
+        let mut dropped = 0;
+        for entry in self.db.scan_prefix(b"r").take(usize::try_from(excess)?) {
             let (key, hold) = entry?;
-            let revision = key.get(1..).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
-            marks.complete_since = marks.complete_since.max(revision);
-            marks.holds -= 1;
+            marks.complete_since = marks.complete_since.max(revision_of(&key));
+            dropped += 1;
             batch.remove(key);
             batch.remove(hold);
         }
+        for entry in self.db.scan_prefix(b"b") {
+            let (key, block) = entry?;
+            let block = Block::decode(versioned(&block)?)?;
+            if dropped + block.holds.len() as u64 > excess {
+                break;
+            }
+            let revision = revision_of(&key);
+            marks.complete_since = marks.complete_since.max(revision);
+            dropped += block.holds.len() as u64;
+            for lease in block.leases() {
+                batch.remove(index_key(lease, revision));
+            }
+            batch.remove(key);
+        }
+        if dropped == 0 {
+            return Ok(());
+        }
+        marks.holds -= dropped;
         batch.insert(MARKS, value(&marks));
         self.db.apply_batch(batch)?;
         self.marks = marks;
@@ -110,12 +146,34 @@ impl Store {
 
     /// Newest first.
     pub(super) fn of(&self, lease: &LeaseKey, limit: usize) -> anyhow::Result<Vec<Hold>> {
-        self.db.scan_prefix(lease_prefix(lease)).values().rev().take(limit).map(|value| Record::decode(versioned(&value?)?)?.hold()).collect()
+        let mut holds = Vec::new();
+        for key in self.db.scan_prefix(lease_prefix(b"l", &lease.namespace, &lease.name)).keys().rev() {
+            if holds.len() >= limit {
+                break;
+            }
+            let block = self.db.get(revision_key(b"b", revision_of(&key?)))?.context("the history has lost a block")?;
+            let block = Block::decode(versioned(&block)?)?;
+            for record in block.holds.into_iter().rev().filter(|record| record.is_of(lease)) {
+                holds.push(record.hold()?);
+            }
+        }
+        holds.truncate(limit);
+        let older = self.db.scan_prefix(lease_prefix(b"h", &lease.namespace, &lease.name)).values().rev();
+        for value in older.take(limit - holds.len()) {
+            holds.push(Record::decode(versioned(&value?)?)?.hold()?);
+        }
+        Ok(holds)
     }
 
     /// Reads every record; (holds, complete since).
     pub(super) fn verify(&self) -> anyhow::Result<(u64, u64)> {
         let mut holds = 0;
+        for value in self.db.scan_prefix(b"b").values() {
+            for record in Block::decode(versioned(&value?)?).context("a block of holds")?.holds {
+                record.hold()?;
+                holds += 1;
+            }
+        }
         for value in self.db.scan_prefix(b"h").values() {
             Record::decode(versioned(&value?)?).context("a hold")?.hold()?;
             holds += 1;
@@ -129,9 +187,18 @@ impl Store {
     }
 }
 
+impl Block {
+    /// Each once.
+    fn leases(&self) -> BTreeSet<(&str, &str)> {
+        self.holds.iter().map(|record| (&*record.namespace, &*record.name)).collect()
+    }
+}
+
 impl Record {
-    fn of(hold: &Hold) -> Self {
+    fn of(lease: &LeaseKey, hold: &Hold) -> Self {
         Self {
+            namespace: lease.namespace.to_string(),
+            name: lease.name.to_string(),
             holder: hold.holder.to_string(),
             token: hold.token,
             acquire_unix_ms: hold.acquire_time.0,
@@ -139,6 +206,10 @@ impl Record {
             end_reason: hold.end_reason.map_or(0, |reason| reason as u32),
             end_revision: hold.end_revision,
         }
+    }
+
+    fn is_of(&self, lease: &LeaseKey) -> bool {
+        self.name == *lease.name && self.namespace == *lease.namespace
     }
 
     fn hold(self) -> anyhow::Result<Hold> {
@@ -186,16 +257,25 @@ fn versioned(value: &[u8]) -> anyhow::Result<&[u8]> {
 }
 
 /// Names have no NUL in them.
-fn lease_prefix(lease: &LeaseKey) -> Vec<u8> {
-    [b"h", lease.namespace.as_bytes(), b"\0", lease.name.as_bytes(), b"\0"].concat()
+fn lease_prefix(kind: &[u8], namespace: &str, name: &str) -> Vec<u8> {
+    [kind, namespace.as_bytes(), b"\0", name.as_bytes(), b"\0"].concat()
 }
 
-fn hold_key(lease: &LeaseKey, token: u64) -> Vec<u8> {
-    let mut key = lease_prefix(lease);
-    key.extend(token.to_be_bytes());
+fn index_key((namespace, name): (&str, &str), revision: u64) -> Vec<u8> {
+    let mut key = lease_prefix(b"l", namespace, name);
+    key.extend(revision.to_be_bytes());
     key
 }
 
-fn revision_key(revision: u64) -> Vec<u8> {
-    [&b"r"[..], &revision.to_be_bytes()].concat()
+fn revision_key(kind: &[u8], revision: u64) -> Vec<u8> {
+    [kind, &revision.to_be_bytes()].concat()
 }
+
+/// That a key ends with.
+fn revision_of(key: &[u8]) -> u64 {
+    key.last_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

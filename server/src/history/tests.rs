@@ -136,26 +136,3 @@ async fn closed_history_answers_with_an_error() {
     world.history.close();
     assert!(world.history.of(&key(), 1).await.is_err());
 }
-
-#[test]
-fn oldest_holds_go_first_and_the_gap_is_told() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = Store::open(dir.path()).unwrap();
-    let hold = |n: u64| Hold {
-        holder: "h".into(),
-        token: n,
-        acquire_time: UnixMillis(n),
-        end_time: Some(UnixMillis(n)),
-        end_reason: Some(EndReason::Expired),
-        end_revision: 100 + n,
-    };
-    let holds: Vec<Hold> = (1..=5).map(hold).collect();
-    for _ in 0..2 {
-        let marks = store.marks;
-        store.record(holds.iter().map(|hold| (key(), hold)), marks).unwrap();
-    }
-    assert_eq!(store.marks.holds, 5);
-    store.prune(3).unwrap();
-    assert_eq!(store.of(&key(), 10).unwrap().iter().map(|hold| hold.token).collect::<Vec<_>>(), [5, 4, 3]);
-    assert_eq!((store.marks.holds, store.marks.complete_since), (3, 102));
-}
