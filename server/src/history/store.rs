@@ -239,8 +239,9 @@ impl Record {
 /// For the fuzz target: through everything that reads a hold, and back.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn rewritten(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let hold = Record::decode(versioned(bytes)?)?.hold()?;
-    Ok(value(&Record::of(&hold)))
+    let record = Record::decode(versioned(bytes)?)?;
+    let lease = LeaseKey { namespace: record.namespace.as_str().into(), name: record.name.as_str().into() };
+    Ok(value(&Record::of(&lease, &record.hold()?)))
 }
 
 fn value(message: &impl Message) -> Vec<u8> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver as _;
+
 use super::cluster::{Cluster, PATIENCE, Replica, seen};
 
 const NEVER: u64 = 1 << 30;
