@@ -33,7 +33,8 @@ fn run(input: &[u8]) -> bool {
         *byte ^= 1;
     }
     let disk: Arc<dyn Disk> = Arc::new(OneFile(file));
-    let Ok((head, content)) = door::snapshot(&disk, Path::new("1-1.snap")) else { return false };
+    // As it is received, so under a name that says nothing of it.
+    let Ok((head, content)) = door::snapshot(&disk, Path::new("received.tmp")) else { return false };
     let (known, kind) = (door::peer_message(5, &head), *kind);
     assert_eq!(known.expect("protobuf").as_ref(), Ok(&head), "a head means the same again ({kind})");
     // That its content is no table is found out when it is restored; the same content is the target `table`.
