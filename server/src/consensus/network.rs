@@ -11,7 +11,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -209,14 +209,10 @@ impl NetStreamAppend<TypeConfig> for Link {
                 return Ok(nothing);
             };
             let (target, purpose, reachable) = (self.target, self.purpose, self.reachable.clone());
-            let sent = Arc::new(AtomicU64::new(0));
-            let counter = Arc::clone(&sent);
-            let requests = futures::stream::iter([first]).chain(input).map(move |request| {
-                counter.fetch_add(1, Ordering::Relaxed);
-                wire::append_to(request)
-            });
+            let sent = Arc::<Sent>::default();
+            let requests = Requests { input: Box::pin(futures::stream::iter([first]).chain(input)), starving: None, sent: Arc::clone(&sent) };
             let fail = move |why: &str| RpcError::from(unreachable(&reachable, target, purpose, why));
-            let answers = match self.own().append(Requests(Box::pin(requests))).await {
+            let answers = match self.own().append(requests).await {
                 Ok(response) => response.into_inner(),
                 Err(status) => return Err(fail(&describe(&status))),
             };
@@ -227,19 +223,49 @@ impl NetStreamAppend<TypeConfig> for Link {
     }
 }
 
-/// Named, so that the compiler can prove it `Send` for every lifetime.
-struct Requests(Pin<Box<dyn Stream<Item = pb::AppendRequest> + Send>>);
+/// What went into an append stream.
+#[derive(Debug, Default)]
+struct Sent {
+    requests: AtomicU64,
+    /// It ended because the peer lacks what is purged here.
+    purged: AtomicBool,
+}
+
+/// As they go over the wire. Ends when openraft asks for entries that are purged: it may go on with the logs that it had in mind before it sent a
+/// snapshot, is then given none, and would send heartbeats for ever. An error makes it look again at what it is to send.
+struct Requests {
+    input: Pin<Box<dyn Stream<Item = AppendEntriesRequest<TypeConfig>> + Send>>,
+    /// The last request had nothing after this position, though more is committed.
+    starving: Option<u64>,
+    sent: Arc<Sent>,
+}
+
+impl Requests {
+    /// Once is no sign: an entry may be committed between the look at the log and the look at what is committed. Then it comes next.
+    fn starves(&mut self, request: &AppendEntriesRequest<TypeConfig>) -> bool {
+        let prev = request.prev_log_id.as_ref().map_or(0, |id| id.index());
+        let committed = request.leader_commit.as_ref().map_or(0, |id| id.index());
+        let before = std::mem::replace(&mut self.starving, (request.entries.is_empty() && committed > prev).then_some(prev));
+        self.starving.is_some() && before == self.starving
+    }
+}
 
 impl Stream for Requests {
     type Item = pb::AppendRequest;
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.as_mut().poll_next(cx)
+        let Some(request) = std::task::ready!(self.input.as_mut().poll_next(cx)) else { return Poll::Ready(None) };
+        if self.starves(&request) {
+            self.sent.purged.store(true, Ordering::Relaxed);
+            return Poll::Ready(None);
+        }
+        self.sent.requests.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready(Some(wire::append_to(request)))
     }
 }
 
 struct Answers {
     answers: tonic::Streaming<pb::AppendResponse>,
-    sent: Arc<AtomicU64>,
+    sent: Arc<Sent>,
     received: u64,
     fail: Box<dyn Fn(&str) -> RpcError + Send + Sync>,
     reachable: Reachability,
@@ -256,11 +282,12 @@ impl Answers {
         let error = loop {
             let seen = self.received;
             match tokio::time::timeout(STALL, self.answers.next()).await {
-                Err(_) if self.sent.load(Ordering::Relaxed) > seen => break "requests are not answered".to_owned(),
+                Err(_) if self.sent.requests.load(Ordering::Relaxed) > seen => break "requests are not answered".to_owned(),
                 // Nothing asked, nothing owed.
                 Err(_) => {}
                 // Also how a peer whose Raft has stopped ends it: without an error there would be no back-off.
-                Ok(None) if self.sent.load(Ordering::Relaxed) > seen => break "the peer ended the stream".to_owned(),
+                Ok(None) if self.sent.requests.load(Ordering::Relaxed) > seen => break "the peer ended the stream".to_owned(),
+                Ok(None) if self.sent.purged.load(Ordering::Relaxed) => break "it lacks entries that are purged here".to_owned(),
                 Ok(None) => return None,
                 Ok(Some(Err(status))) => break describe(&status),
                 Ok(Some(Ok(answer))) => match wire::appended_from(answer) {
@@ -370,4 +397,31 @@ fn chunks(head: pb::SnapshotHead, file: SnapshotFile, failed: Arc<Mutex<Option<s
         }
     });
     futures::stream::iter([first]).chain(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consensus::types::{Entry, log_id};
+    use openraft::entry::RaftEntry as _;
+
+    fn request(prev: u64, committed: u64, entries: &[u64]) -> AppendEntriesRequest<TypeConfig> {
+        let entries = entries.iter().map(|index| Entry::new_blank(log_id(1, 1, *index))).collect();
+        AppendEntriesRequest { vote: Vote::new(1, 1), prev_log_id: Some(log_id(1, 1, prev)), leader_commit: Some(log_id(1, 1, committed)), entries }
+    }
+
+    async fn sent(requests: Vec<AppendEntriesRequest<TypeConfig>>) -> (u64, bool) {
+        let sent = Arc::<Sent>::default();
+        let requests = Requests { input: Box::pin(futures::stream::iter(requests)), starving: None, sent: Arc::clone(&sent) };
+        assert_eq!(requests.count().await as u64, sent.requests.load(Ordering::Relaxed));
+        (sent.requests.load(Ordering::Relaxed), sent.purged.load(Ordering::Relaxed))
+    }
+
+    #[tokio::test]
+    async fn stream_that_has_nothing_to_give_to_who_lacks_entries_ends_with_an_error() {
+        assert_eq!(sent(vec![request(5, 9, &[]), request(5, 9, &[]), request(5, 10, &[])]).await, (1, true));
+        // News of what is committed, and a commit that overtook its entry.
+        assert_eq!(sent(vec![request(5, 3, &[]), request(5, 4, &[]), request(5, 5, &[])]).await, (3, false));
+        assert_eq!(sent(vec![request(5, 6, &[]), request(5, 6, &[6]), request(6, 7, &[]), request(6, 7, &[7])]).await, (4, false));
+    }
 }
