@@ -8,6 +8,7 @@ use tenure_proto::v1::{AcquireRequest, AcquireResponse, EndReason, ReleaseReques
 use tonic::{Request, Status, Streaming};
 
 use crate::{
+    bugs::bug,
     client::{Client, leases, timed},
     clock::Readings,
     error::Error,
@@ -179,6 +180,10 @@ impl Acquiring {
     /// The same request, with what is left of the wait.
     fn again(&self, timeout: Duration) -> Request<AcquireRequest> {
         let mut request = self.request.clone();
+        if bug!("bug_retry_is_another_request") && self.repeated {
+            // The id is made for each attempt, not for each request (how retries by interceptors and meshes look to a server).
+            request.request_id = self.client.inner().random.request_id();
+        }
         match request.wait_for {
             // A deadline helps the replica to say in time that nothing was done. Proxies hold whole streams to it, so not where waiting is meant.
             None => return timed(request, timeout),

@@ -9,6 +9,7 @@ use tonic::Code;
 
 use crate::{
     acquire::Acquiring,
+    bugs::bug,
     client::Client,
     clock::Readings,
     error::{Error, Failure},
@@ -292,6 +293,10 @@ impl Asking {
                             return Ok(Step::Queued { position: queued.position, lease: Box::new(queued.lease.unwrap_or_default()) });
                         }
                         Some(Answer::Granted(Granted { lease: Some(lease), must_renew })) => {
+                            if bug!("bug_believes_unclaimed") && must_renew {
+                                // A grant from the queue, however old, is believed from when it is heard of (etcd's lock recipe, #11456).
+                                return Ok(Step::Held(self.held(lease.token, self.client.inner().clock.readings(), self.duration)));
+                            }
                             // One that has taken long is better renewed than believed.
                             let late = self.client.inner().clock.readings().possibly_since(sent) > self.duration / 2;
                             if !must_renew && !late {

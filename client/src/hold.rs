@@ -12,6 +12,7 @@ use tenure_proto::v1::EndReason;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bugs::bug,
     clock::{Clock, Readings},
     error::Error,
 };
@@ -108,6 +109,7 @@ impl Hold {
     /// `sent` is from before the first send of what was answered with `duration`.
     pub(crate) fn new(of: Identity, terms: Terms, clock: Arc<dyn Clock>, sent: Readings, duration: Duration) -> Self {
         let Identity { namespace, name, holder, token } = of;
+        let sent = if bug!("bug_counts_from_answer") { clock.readings() } else { sent };
         let state = State { deadline: sent.plus(reliable(duration)), lost: None, error: None };
         Self { namespace, name, holder, token, terms, clock, state: Mutex::new(state), over: CancellationToken::new() }
     }
@@ -140,6 +142,10 @@ impl Hold {
     }
 
     fn left_until_stop(&self, state: &State) -> Duration {
+        if bug!("bug_holds_past_deadline") {
+            // Held until the cluster says otherwise, be it reached or not (etcd#6127; ZooKeeper clients that ignore a disconnect).
+            return Duration::from_secs(1);
+        }
         self.clock.readings().until(state.deadline).saturating_sub(self.terms.stop_before)
     }
 
@@ -158,8 +164,10 @@ impl Hold {
             return self.not_renewed();
         }
         state.error = None;
-        let deadline = sent.plus(reliable(duration));
         let now = self.clock.readings();
+        // bug_counts_from_answer: from when the answer is there, and so by its way too long (Kleppmann on Redlock; etcd's clientv3 keep-alives).
+        let sent = if bug!("bug_counts_from_answer") { now } else { sent };
+        let deadline = sent.plus(reliable(duration));
         if now.until(deadline) > now.until(state.deadline) {
             state.deadline = deadline;
         }

@@ -21,6 +21,8 @@
 
 mod acquire;
 mod asking;
+#[doc(hidden)]
+pub mod bugs;
 mod client;
 pub mod clock;
 mod discovery;

@@ -5,6 +5,8 @@
 //!
 //! Start at [`LeaseTable::apply`]; [`Command`] says what can be asked, [`Outcome`] what can be answered.
 
+#[doc(hidden)]
+pub mod bugs;
 mod command;
 mod event;
 mod key;

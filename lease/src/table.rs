@@ -63,6 +63,8 @@ pub struct LeaseTable {
     pub(crate) tail: Tail,
     /// Shared by all leases without labels, or without annotations.
     no_labels: Arc<Labels>,
+    #[cfg(feature = "bug_deadlines_reset")]
+    raft_leader: RaftLeaderId,
 }
 
 /// What one entry brings along, and what comes of it.
@@ -140,14 +142,18 @@ impl LeaseTable {
     /// renewal that reached the raft leader in time is never overtaken by the expiry that it prevents.
     pub fn apply(&mut self, committed_by: RaftLeaderId, entry: Entry, want_renewals: bool) -> Applied {
         let mut step = Step { wall: entry.wall, want_renewals, applied: Applied::default() };
-        if entry.proposer != committed_by {
+        // bug_former_term: what a deposed raft leader had in mind counts after all (etcd#15247, its second half).
+        if entry.proposer != committed_by && !crate::bug!("bug_former_term") {
             step.applied.outcomes = vec![Outcome::Refused(Refusal::Inert); entry.commands.len()];
             return step.applied;
         }
         self.clock = self.clock.max(entry.stamp);
+        #[cfg(feature = "bug_deadlines_reset")]
+        self.reset_deadlines(committed_by);
         let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(entry.commands.len());
         for command in &entry.commands {
-            outcomes.push(if goes_first(command) { Some(self.run(command, &mut step)) } else { None });
+            // bug_expiry_first: whoever looks for what has expired does not ask what has just come in (etcd's lessor and its apply queue).
+            outcomes.push(if goes_first(command) && !crate::bug!("bug_expiry_first") { Some(self.run(command, &mut step)) } else { None });
         }
         self.run_timers(&mut step);
         step.applied.outcomes =

@@ -67,7 +67,7 @@ pub async fn run(config: Config, surroundings: Surroundings, shutdown: impl Futu
 
     // From the disk: who this is, what it knew, what it had promised.
     let directory = Directory::open(&config, &disk, fresh_replica_id).await?;
-    let watches = WatchHub::new();
+    let watches = WatchHub::new(config.limits.watch_queue);
     let waiting = Waiting::new(SessionId(rng.random()));
     let Directory { identity, history, table, progress, recovered, log } = directory;
     let mut told: Vec<Box<dyn OnApplied>> = vec![Box::new(watches.clone()), Box::new(waiting.clone())];
@@ -114,6 +114,9 @@ pub async fn run(config: Config, surroundings: Surroundings, shutdown: impl Futu
         let (waiting, router, applications, stopping) = (waiting.clone(), router.clone(), Arc::clone(&applications), stopping.clone());
         async move { waiting.run(router, applications, stopping).await }
     });
+
+    #[cfg(feature = "bug_expiry_without_term")]
+    inner.spawn(crate::bugs::revoke_what_has_expired(router.clone(), consensus.clone(), Arc::clone(&applications), Arc::clone(&clock), closing.clone()));
 
     // The ports.
     let peer_service = PeerService::new(identity.clone(), consensus.clone(), proposer.clone(), members.clone(), config.advertise.clone());

@@ -33,10 +33,13 @@ pub(super) fn table(frozen: &Frozen, w: &mut impl Write) -> Result<()> {
     u64(w, leases.len() as u64)?;
     for (slot, hot, cold) in leases {
         slot_of_lease(w, hot, cold)?;
-        queue(w, frozen.queues.get(&slot))?;
+        // bug_waiters_forgotten: the queue is not part of the format (etcd#13205: what leases hang together with was lost in a restore).
+        queue(w, frozen.queues.get(&slot).filter(|_| !crate::bug!("bug_waiters_forgotten")))?;
     }
-    u64(w, frozen.ended.len() as u64)?;
-    frozen.ended.iter().try_for_each(|one| ended(w, one))
+    // bug_requests_forgotten: not part of the format (dedup tables that live beside the state that is snapshotted).
+    let remembered = if crate::bug!("bug_requests_forgotten") { 0 } else { frozen.ended.len() };
+    u64(w, remembered as u64)?;
+    frozen.ended.iter().take(remembered).try_for_each(|one| ended(w, one))
 }
 
 pub(super) fn tail(tail: &Tail, w: &mut impl Write) -> Result<()> {

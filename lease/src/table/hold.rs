@@ -134,7 +134,7 @@ impl LeaseTable {
         cold.revision = revision;
         cold.idle_since = idle_since;
         let new = self.ended.remember(ended);
-        assert!(new, "a request is granted once");
+        assert!(new || crate::bug!("bug_granted_twice"), "a request is granted once");
         hold
     }
 
@@ -180,6 +180,19 @@ impl LeaseTable {
             step.notify(waiter.session, id, NoticeKind::Granted(lease.clone()));
         }
         lease
+    }
+
+    /// bug_deadlines_reset: a new raft leader gives every hold its full time again (etcd#9888, #9395: leases that never end).
+    #[cfg(feature = "bug_deadlines_reset")]
+    pub(super) fn reset_deadlines(&mut self, by: crate::RaftLeaderId) {
+        let before = std::mem::replace(&mut self.raft_leader, by);
+        if before == by || before == crate::RaftLeaderId::default() || !crate::bug!("bug_deadlines_reset") {
+            return;
+        }
+        for slot in self.tokens.values().copied().collect::<Vec<_>>() {
+            let hot = self.slots.hot_mut(slot);
+            hot.deadline = hot.deadline.max(self.clock.after(u64::from(hot.duration_ms)));
+        }
     }
 
     /// Starts the retention of a lease that nobody holds or waits for.

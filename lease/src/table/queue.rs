@@ -110,7 +110,11 @@ impl LeaseTable {
 
     pub(super) fn first_attached(&self, slot: Slot) -> Option<WaiterId> {
         let queue = self.queues.get(&slot).filter(|queue| queue.attached > 0)?;
-        queue.iter().find(|(_, waiter)| waiter.presence == Presence::Attached).map(|(id, _)| *id)
+        // bug_detached_granted: granted to somebody who is not there any more (etcd#11456, #9921).
+        let mut present = queue.iter().filter(|(_, waiter)| waiter.presence == Presence::Attached || crate::bug!("bug_detached_granted"));
+        // bug_last_first: whoever came last is granted first (a stack where a queue should be).
+        let next = if crate::bug!("bug_last_first") { present.last() } else { present.next() };
+        next.map(|(id, _)| *id)
     }
 
     pub(super) fn waiter(&self, slot: Slot, id: WaiterId) -> Option<&Waiter> {
@@ -191,6 +195,13 @@ impl LeaseTable {
 
     pub(super) fn detach(&mut self, detach: &Detach, step: &mut Step) -> Outcome {
         let Some(slot) = self.slot(&detach.key) else { return Outcome::Done };
+        if crate::bug!("bug_expiry_without_term") && detach.session == SessionId(u64::MAX) {
+            // Revoked by who was raft leader when it decided so, whatever was renewed since (etcd#15247, #12528; see the server's bugs.rs).
+            if self.slots.hot(slot).held && self.slots.hot(slot).token == detach.waiter.0 {
+                self.expire(slot, step);
+            }
+            return Outcome::Done;
+        }
         if self.waiter(slot, detach.waiter).is_some_and(|waiter| waiter.session == detach.session) {
             self.detach_waiter(slot, detach.waiter);
         } else if self.slots.cold(slot).claim.as_deref().is_some_and(|claim| claim.waiter == detach.waiter && claim.session == detach.session) {
@@ -202,6 +213,10 @@ impl LeaseTable {
     /// The wait is over.
     pub(super) fn deny_waiter(&mut self, slot: Slot, id: WaiterId, step: &mut Step) {
         let waiter = self.drop_waiter(slot, id);
+        if crate::bug!("bug_wait_never_ends") && self.slots.hot(slot).held && self.sessions.contains_key(&waiter.session) {
+            // It is told that the wait is over, and stays in the queue (etcd#11456: the lock of who gave up waiting).
+            self.insert_waiter(slot, id, Waiter { until: self.clock.after(60_000), ..waiter.clone() });
+        }
         let lease = self.view(slot);
         step.notify(waiter.session, id, NoticeKind::Denied(lease));
     }

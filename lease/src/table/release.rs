@@ -10,7 +10,8 @@ impl LeaseTable {
     pub(super) fn release(&mut self, release: &Release, step: &mut Step) -> Outcome {
         let outcome = match &release.by {
             ReleaseBy::Token(token) => self.release_token(&release.key, *token, step),
-            ReleaseBy::Undelivered(token) if self.was_renewed(*token) => ReleaseOutcome::NotHolder,
+            // bug_gives_back_renewed: a grant whose stream broke is given back though its holder, asking anew, has renewed it (etcd#17470's kind).
+            ReleaseBy::Undelivered(token) if self.was_renewed(*token) && !crate::bug!("bug_gives_back_renewed") => ReleaseOutcome::NotHolder,
             ReleaseBy::Undelivered(token) => self.release_token(&release.key, *token, step),
             ReleaseBy::Request { holder, request_id } => match self.release_request(&release.key, holder, request_id, step) {
                 Ok(outcome) => outcome,
@@ -28,7 +29,8 @@ impl LeaseTable {
     fn release_token(&mut self, key: &LeaseKey, token: u64, step: &mut Step) -> ReleaseOutcome {
         let Some(slot) = self.slot(key) else { return ReleaseOutcome::NotHolder };
         let hot = self.slots.hot(slot);
-        if token == 0 || hot.token != token {
+        // bug_stale_release: whoever once held it ends whoever holds it now (a lock deleted by its name; Redis' DEL without a comparison).
+        if token == 0 || (hot.token != token && !crate::bug!("bug_stale_release")) {
             ReleaseOutcome::NotHolder
         } else if hot.held {
             self.end_hold(slot, EndReason::Released, false, step);

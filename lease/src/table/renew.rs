@@ -26,6 +26,12 @@ impl LeaseTable {
         hot.duration_ms = duration_ms;
         // Only a release shortens: the holder may rely on the longest that it was ever promised.
         hot.deadline = hot.deadline.max(now.after(u64::from(duration_ms)));
+        if crate::bug!("bug_renewal_shortens") {
+            // The last renewal counts, not the longest: a delayed or a shorter one takes back what was promised (etcd's lease checkpoints).
+            hot.deadline = now.after(u64::from(duration_ms));
+            self.expiries.remove(&(std::mem::replace(&mut hot.armed, hot.deadline), item.token));
+            self.expiries.insert((hot.deadline, item.token));
+        }
         hot.renew_revision = revision;
         hot.renew_time = step.wall;
         if std::mem::take(&mut hot.unclaimed) {

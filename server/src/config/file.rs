@@ -307,6 +307,7 @@ fn limits(source: &Source<'_>, section: &LimitsSection) -> Result<ServiceLimits,
         queue: usize::try_from(queue).expect("at most a million"),
         leases_per_namespace: number("limits.leases_per_namespace", section.leases_per_namespace.as_ref(), default.leases_per_namespace, 1..=1 << 40)?,
         waiters_per_lease: u32::try_from(waiters).expect("at most ten thousand"),
+        watch_queue: default.watch_queue,
     })
 }
 

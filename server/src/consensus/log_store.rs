@@ -20,6 +20,7 @@ use openraft::{
     vote::{RaftLeaderId as _, RaftVote as _},
 };
 use parking_lot::Mutex;
+use tenure_lease::bug;
 use tokio::sync::{Notify, oneshot};
 
 use super::{
@@ -167,7 +168,8 @@ impl RaftLogReader<TypeConfig> for LogStore {
                 entries.push(entry_at(at, record)?);
                 Ok(bytes < READ_BYTES)
             })?;
-            Ok(entries)
+            // What follows a purged beginning is no answer to who wants the beginning. openraft takes nothing for a heartbeat; see `network`.
+            Ok(if entries.first().is_some_and(|entry| entry.index() == start) { entries } else { Vec::new() })
         })
     }
 
@@ -192,6 +194,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let leader = vote.leader_id();
         let vote = SavedVote { term: leader.term, node: leader.node_id, committed: vote.is_committed() };
+        if bug!("bug_vote_unsynced") {
+            // The vote is told before it is on disk, so that a crash forgets it and votes again (etcd#14370's kind; Raft's first rule of storage).
+            return self.with(|log| log.save_vote(vote));
+        }
         failpoint::pass("vote_before_save");
         self.synced(|log| log.save_vote(vote)).await?;
         failpoint::pass("vote_after_save");
@@ -220,6 +226,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 bytes += record.cost();
                 (position(&entry.log_id()), record)
             }))?;
+            if bug!("bug_ack_unsynced") {
+                // Written is taken for durable, and acknowledged (etcd#14370, #13766; every database that was run on LazyFS).
+                callback.io_completed(Ok(()));
+                return log.flush(Box::new(drop));
+            }
             failpoint::pass("log_before_fsync");
             log.flush(Box::new(move |result| {
                 failpoint::pass("log_after_fsync");

@@ -6,10 +6,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tenure_lease::{Compacted, Event, Frozen, LeaseTable, Scope};
+use tenure_lease::{Compacted, Event, Frozen, LeaseTable, Scope, bug};
 use tokio::sync::Notify;
 
-use super::{Delivery, Filter, MAX_WATCHES, QUEUE, Shared, WatchHub};
+use super::{Delivery, Filter, MAX_WATCHES, Shared, WatchHub};
 use crate::replica::Applications;
 
 /// The key under which the hub finds a watch.
@@ -33,6 +33,8 @@ impl Wanted {
 /// Where apply puts events and the stream takes them.
 pub(super) struct Inbox {
     filter: Filter,
+    /// Most that may wait.
+    limit: usize,
     state: Mutex<State>,
     ready: Notify,
 }
@@ -51,8 +53,11 @@ impl Inbox {
             if state.behind.is_some() {
                 return;
             }
-            if state.queue.len() < QUEUE {
+            if state.queue.len() < self.limit {
                 state.queue.push_back(delivery);
+            } else if bug!("bug_watch_drops") {
+                // What does not fit is left out, and nobody is told (etcd#17529).
+                return;
             } else {
                 state.behind = Some(event.revision - 1);
             }
@@ -122,7 +127,8 @@ impl WatchHub {
         }
         self.shared.renewals.fetch_add(usize::from(filter.renewals), Ordering::Relaxed);
         let wanted = Wanted::by(&filter);
-        let inbox = Arc::new(Inbox { filter, state: Mutex::new(State { queue: VecDeque::new(), behind }), ready: Notify::new() });
+        let limit = self.shared.queue;
+        let inbox = Arc::new(Inbox { filter, limit, state: Mutex::new(State { queue: VecDeque::new(), behind }), ready: Notify::new() });
         let id = {
             let mut registry = self.shared.registry.lock();
             let id = registry.next;
@@ -209,7 +215,7 @@ impl Subscription {
         let Some(seen) = state.behind else { return Ok(()) };
         for event in table.events_after(seen)? {
             let Some(delivery) = self.inbox.filter.delivery(&event) else { continue };
-            if state.queue.len() == QUEUE {
+            if state.queue.len() == self.inbox.limit {
                 state.behind = Some(event.revision - 1);
                 return Ok(());
             }

@@ -6,6 +6,8 @@ use super::*;
 use crate::replica::{Applications, Progress};
 use tenure_lease::{Acquire, Command, Entry, Labels, LeaseKey, LeaseTime, Limits, Put, RaftLeaderId, Renew, RenewItem, Scope, SessionId};
 
+const QUEUE: usize = 1_024;
+
 struct World {
     applications: Arc<Applications>,
     hub: WatchHub,
@@ -14,7 +16,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let hub = WatchHub::new();
+        let hub = WatchHub::new(QUEUE);
         let applications = Applications::new(LeaseTable::new(), Progress::default(), vec![Box::new(hub.clone())], None);
         let mut world = Self { applications, hub, index: 0 };
         world.apply(vec![Command::Bootstrap { counter_start: 1_000, limits: Limits::default() }]);

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tenure_lease::LeaseTime;
+use tenure_lease::{LeaseTime, bug};
 
 use crate::clock::Readings;
 
@@ -28,12 +28,18 @@ pub(super) struct LeaseClock {
 impl LeaseClock {
     /// Starts from the clock last applied, once the blank entry of the term is applied.
     pub(super) fn anchored(applied: LeaseTime, now: Readings) -> Self {
+        // bug_leader_clock: deadlines are instants of the raft leader's own clock, and the next raft leader's is another (hiqlite's node clock).
+        let applied = if bug!("bug_leader_clock") { LeaseTime(now.boottime_ns / NS_PER_MS) } else { applied };
         Self { anchor: applied, at: now, last: applied }
     }
 
     /// Starts again from the clock last applied: back in the same term after having lost the quorum. What was stamped before may still be
     /// committed, so stamps do not go back behind it.
     pub(super) fn anchor_again(&mut self, applied: LeaseTime, now: Readings) {
+        if bug!("bug_clock_in_outage") {
+            // Time passes while nothing can be renewed, and an outage ends every lease at once (Kubernetes' node leases, k8s#65497's kind).
+            return;
+        }
         self.anchor = applied;
         self.at = now;
         self.last = self.last.max(applied);
@@ -43,7 +49,7 @@ impl LeaseClock {
     pub(super) fn stamp(&mut self, now: Readings, applied: LeaseTime) -> LeaseTime {
         let mut time = self.anchor.after(now.surely_since(self.at) / NS_PER_MS);
         let ceiling = applied.after(AHEAD);
-        if time > ceiling {
+        if time > ceiling && !bug!("bug_clock_in_outage") && !bug!("bug_leader_clock") {
             time = ceiling;
             self.anchor = ceiling;
             self.at = now;

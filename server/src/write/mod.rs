@@ -142,6 +142,8 @@ fn may_repeat(command: &Command) -> bool {
     match &command.kind {
         Some(Kind::Renew(_) | Kind::Release(_) | Kind::KeepSession(_) | Kind::Detach(_)) => true,
         Some(Kind::Acquire(acquire)) => !acquire.request_id.is_empty(),
-        Some(Kind::Put(_) | Kind::Delete(_) | Kind::Bootstrap(_)) | None => false,
+        // bug_write_retried: whatever was not answered is sent again, edits and deletes too (Jepsen's indeterminate operations; etcd's client retries).
+        Some(Kind::Put(_) | Kind::Delete(_)) => tenure_lease::bug!("bug_write_retried"),
+        Some(Kind::Bootstrap(_)) | None => false,
     }
 }

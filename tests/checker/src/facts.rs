@@ -88,6 +88,8 @@ pub struct Facts<'h> {
     pub faults: Vec<Fault<'h>>,
     /// When a raft leader of a new term was first seen: time, node, term.
     pub raft_leaders: Vec<(u64, &'h str, u64)>,
+    /// When replicas started: time, node.
+    pub boots: Vec<(u64, &'h str)>,
     /// What replicas said that they have applied.
     pub replicas: Vec<(u64, &'h Replica)>,
     /// In the order of their resources.
@@ -172,6 +174,7 @@ impl<'h> Facts<'h> {
             watches: Vec::new(),
             faults: Vec::new(),
             raft_leaders: Vec::new(),
+            boots: Vec::new(),
             replicas: Vec::new(),
             fenced: Vec::new(),
             calm: None,
@@ -234,7 +237,8 @@ impl<'h> Facts<'h> {
                 }
                 What::Replica(replica) => facts.replicas.push((at, replica)),
                 What::FencedWrite(fenced) => facts.fenced.push((at, fenced)),
-                What::Meta(_) | What::RaftLeader { .. } | What::Boot { .. } | What::Committed(_) | What::Witness(_) | What::Note { .. } => {}
+                What::Boot { node } => facts.boots.push((at, node)),
+                What::Meta(_) | What::RaftLeader { .. } | What::Committed(_) | What::Witness(_) | What::Note { .. } => {}
             }
         }
         for held in &mut facts.beliefs {

@@ -105,6 +105,14 @@ impl<'a, 'h> Problem<'a, 'h> {
             }
         }
         let granted: HashSet<u64> = steps.iter().filter_map(|(_, step)| if let Step::Grant { token, .. } = step { Some(*token) } else { None }).collect();
+        for (_, step) in &mut steps {
+            // A repeat of a request whose grant was seen: it granted nothing.
+            if let Step::MaybeGrant { token: Some(token), .. } = *step
+                && granted.contains(&token)
+            {
+                *step = Step::NotHeld { token };
+            }
+        }
         let stranger = steps.iter().any(|(_, step)| matches!(step, Step::Held { token, .. } if !granted.contains(token)));
         if steps.len() < 2 || (stranger && !facts.meta.all_clients_recorded) {
             return None;

@@ -12,6 +12,9 @@ use crate::{
     convert,
 };
 
+/// What the simulated replicas take for a duration.
+const SHORTEST: Duration = Duration::from_millis(100);
+
 /// One acquire, as it was sent.
 #[derive(Clone)]
 struct Asked {
@@ -22,7 +25,7 @@ struct Asked {
     wait: Option<Duration>,
 }
 
-fn full(name: &str) -> String {
+pub(crate) fn full(name: &str) -> String {
     format!("{NAMESPACE}/{name}")
 }
 
@@ -72,7 +75,12 @@ async fn cycle(task: &mut Task, tokens: &mut Vec<(String, u64)>) {
                 }
                 matches!(again, Outcome::Ended { .. })
             }
-            _ => matches!(renew(task, &asked.name, token).await, Outcome::Lost { .. }),
+            _ => {
+                // Most say nothing of how long, some ask for less or for more.
+                let factor = [None, None, None, Some(0.3), Some(1.4)][task.rng.random_range(0..5)];
+                let duration = factor.map(|factor| asked.duration.mul_f64(factor).max(SHORTEST));
+                matches!(renew(task, &asked.name, token, duration).await, Outcome::Lost { .. })
+            }
         };
         if lost {
             break;
@@ -146,9 +154,10 @@ async fn acquire(task: &Task, asked: &Asked) -> Outcome {
     outcome
 }
 
-async fn renew(task: &Task, name: &str, token: u64) -> Outcome {
-    let op = task.world.invoke(&task.name, Call::Renew { lease: full(name), token, duration_ms: None });
-    let item = v1::RenewItem { token, namespace: NAMESPACE.into(), name: name.into(), duration: None };
+async fn renew(task: &Task, name: &str, token: u64, duration: Option<Duration>) -> Outcome {
+    let op = task.world.invoke(&task.name, Call::Renew { lease: full(name), token, duration_ms: duration.map(ms) });
+    let duration = duration.and_then(|duration| duration.try_into().ok());
+    let item = v1::RenewItem { token, namespace: NAMESPACE.into(), name: name.into(), duration };
     let outcome = match task.client.renew(vec![item]).await {
         Err(error) => convert::failed(&error),
         Ok(answer) => {
@@ -217,34 +226,4 @@ async fn delete(task: &mut Task) {
         Err(error) => convert::failed(&error),
     };
     task.world.returned(op, outcome);
-}
-
-/// Gets and lists, from any replica, most of them linearizable.
-pub(crate) async fn read(mut task: Task) {
-    while !task.world.is_winding_down() {
-        let pause = task.between(5, 400);
-        sleep(pause).await;
-        let stale = task.rng.random_bool(0.2);
-        if task.rng.random_bool(0.7) {
-            let name = task.lease();
-            let op = task.world.invoke(&task.name, Call::Get { lease: full(&name), stale });
-            let request = v1::GetRequest { namespace: NAMESPACE.into(), name, stale, ..v1::GetRequest::default() };
-            let outcome = match task.client.get(request).await {
-                Ok(lease) => Outcome::Got { lease: Some(convert::state(&lease)), revision: 0 },
-                Err(error) if error.reason() == Some("LEASE_NOT_FOUND") => Outcome::Got { lease: None, revision: 0 },
-                Err(error) => convert::failed(&error),
-            };
-            task.world.returned(op, outcome);
-        } else {
-            let op = task.world.invoke(&task.name, Call::List { namespace: Some(NAMESPACE.into()), selected: false, stale });
-            let request = v1::ListRequest { namespace: NAMESPACE.into(), stale, ..v1::ListRequest::default() };
-            let outcome = match task.client.list(request).await {
-                Ok(answer) => {
-                    Outcome::Listed { leases: answer.leases.iter().map(convert::state).collect(), revision: answer.header.map_or(0, |header| header.revision) }
-                }
-                Err(error) => convert::failed(&error),
-            };
-            task.world.returned(op, outcome);
-        }
-    }
 }

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::{verdict::MARK, world::COVERED};
+use crate::{bugs, verdict::MARK, world::COVERED};
 
 /// A campaign of this many seeds must have seen everything.
 const ENOUGH: usize = 50;
@@ -72,7 +72,7 @@ pub(crate) fn run(seeds: Vec<u64>, jobs: usize, within: Option<u64>, all_seen: b
                     while !over.load(Ordering::Relaxed)
                         && let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed))
                     {
-                        let output = Command::new(&me).args(["--seed", &seed.to_string()]).output();
+                        let output = bugs::passed_on(Command::new(&me)).args(["--seed", &seed.to_string()]).output();
                         let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
                         total.take(*seed, output, seeds.len());
                     }
@@ -127,7 +127,7 @@ impl Total {
             println!("NEVER SEEN: {}. A campaign that misses what it is for has failed", missed.join(", "));
         }
         for seed in &self.failed {
-            println!("REPRODUCE WITH: cargo run -p tenure-sim -- --seed {seed} --verbose");
+            println!("REPRODUCE WITH: {} --seed {seed} --verbose", bugs::command());
         }
         println!(
             "{} seeds, {} operations, {} changes, {} faults, {} checks, {} simulated s, {} violations, {} seeds failed",

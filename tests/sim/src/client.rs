@@ -12,7 +12,7 @@ use crate::{
     clock::{MachineClock, now},
     convert,
     net::{self, CLIENT_PORT, Dialer},
-    replica,
+    reading, replica,
     world::World,
 };
 
@@ -33,6 +33,7 @@ pub(crate) struct User {
 pub(crate) struct Task {
     pub(crate) world: Arc<World>,
     pub(crate) client: Client,
+    pub(crate) dialer: Dialer,
     pub(crate) clock: MachineClock,
     /// Machine, task and boot: nobody else has it.
     pub(crate) name: String,
@@ -52,9 +53,13 @@ impl User {
         &self.world
     }
 
+    fn dialer(&self) -> Dialer {
+        Dialer { node: self.name.clone(), trace: Arc::clone(&self.world.trace) }
+    }
+
     /// A client of this machine's, as its n-th process has it.
     pub(crate) fn client(&self, seed: u64) -> turmoil::Result<Client> {
-        let dialer = Dialer { node: self.name.clone(), trace: Arc::clone(&self.world.trace) };
+        let dialer = self.dialer();
         let builder = Client::builder().endpoints(&self.endpoints).seed(seed).clock(Arc::new(self.clock.clone()));
         Ok(builder.attempt_timeout(Duration::from_secs(1)).request_timeout(Duration::from_secs(4)).dial(move |endpoint| dialer.channel(endpoint)).build()?)
     }
@@ -62,7 +67,8 @@ impl User {
     fn task(&self, client: &Client, what: &str, boot: u64) -> Task {
         let name = format!("{}.{boot}-{what}", self.name);
         let rng = StdRng::seed_from_u64(self.world.plan.derived(&name));
-        Task { world: Arc::clone(&self.world), client: client.clone(), clock: self.clock.clone(), name, machine: self.name.clone(), rng }
+        let (world, client, dialer) = (Arc::clone(&self.world), client.clone(), self.dialer());
+        Task { world, client, dialer, clock: self.clock.clone(), name, machine: self.name.clone(), rng }
     }
 
     /// The process, until it is killed or the run winds down.
@@ -75,7 +81,7 @@ impl User {
             tokio::task::spawn_local(hold(self.task(&client, "more", boot))),
             tokio::task::spawn_local(elect(self.task(&client, "elect", boot))),
             tokio::task::spawn_local(asking::ask(self.task(&client, "ask", boot))),
-            tokio::task::spawn_local(asking::read(self.task(&client, "read", boot))),
+            tokio::task::spawn_local(reading::read(self.task(&client, "read", boot))),
             tokio::task::spawn_local(watch(self.task(&client, "watch", boot))),
         ];
         for task in tasks {
@@ -171,7 +177,7 @@ async fn believe(task: &Task, lease: &Lease, how_long: Duration) {
 async fn elect(mut task: Task) {
     let election =
         LeaderElection::builder(&task.client, NAMESPACE, "election").identity(task.name.clone()).lease_duration(Duration::from_millis(1_500)).build();
-    let Ok(election) = election else { return task.world.violation(now(), "an election cannot be set up".into()) };
+    let Ok(election) = election else { return task.world.violation(now(), "progress", "an election cannot be set up".into()) };
     while !task.world.is_winding_down() {
         let patience = task.between(500, 8_000);
         let Ok(Ok(leadership)) = tokio::time::timeout(patience, election.campaign()).await else { continue };

@@ -24,6 +24,8 @@ pub(crate) struct SimDisk {
 }
 
 struct State {
+    /// Whose it is.
+    node: u64,
     rng: StdRng,
     files: BTreeMap<u64, Inode>,
     next: u64,
@@ -40,6 +42,17 @@ struct State {
     stuck: bool,
     /// The next sync of the log fails.
     fail_next_sync: bool,
+    vote: Watched,
+}
+
+/// Whether somebody wants to know of a vote.
+#[derive(Clone, Copy, Default)]
+enum Watched {
+    #[default]
+    No,
+    Yes,
+    /// It was given, to this node.
+    Voted(u64),
 }
 
 #[derive(Default)]
@@ -75,8 +88,9 @@ pub(crate) struct Loss {
 }
 
 impl SimDisk {
-    pub(crate) fn new(seed: u64, slowest_sync: Duration) -> Self {
+    pub(crate) fn new(node: u64, seed: u64, slowest_sync: Duration) -> Self {
         let state = State {
+            node,
             rng: StdRng::seed_from_u64(seed),
             files: BTreeMap::new(),
             next: 0,
@@ -89,6 +103,7 @@ impl SimDisk {
             slowest_sync,
             stuck: false,
             fail_next_sync: false,
+            vote: Watched::No,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -103,6 +118,20 @@ impl SimDisk {
         self.state.lock().fail_next_sync = true;
     }
 
+    /// From now on: see [`Self::voted_for`].
+    pub(crate) fn watch_for_vote(&self) {
+        self.state.lock().vote = Watched::Yes;
+    }
+
+    pub(crate) fn stop_watching(&self) {
+        self.state.lock().vote = Watched::No;
+    }
+
+    /// Whom the first vote since then went to that was for another node. It may not be synced yet.
+    pub(crate) fn voted_for(&self) -> Option<u64> {
+        if let Watched::Voted(candidate) = self.state.lock().vote { Some(candidate) } else { None }
+    }
+
     /// The power goes: of what was not synced, what happened to be written stays.
     pub(crate) fn crash(&self) -> Loss {
         let mut state = self.state.lock();
@@ -110,6 +139,7 @@ impl SimDisk {
         state.boot += 1;
         state.stuck = false;
         state.fail_next_sync = false;
+        state.vote = Watched::No;
         state.locked.clear();
         let mut loss = Loss::default();
         let pending = state.log.written.len() - state.log.durable;
@@ -397,6 +427,10 @@ impl Log for SimLog {
 
     fn save_vote(&mut self, vote: SavedVote) -> io::Result<()> {
         self.write(Written::Vote(vote));
+        let mut state = self.disk.state.lock();
+        if matches!(state.vote, Watched::Yes) && !vote.committed && vote.node != state.node {
+            state.vote = Watched::Voted(vote.node);
+        }
         Ok(())
     }
 

@@ -4,18 +4,24 @@
 
 mod admin;
 mod asking;
+mod bugs;
 mod campaign;
 mod client;
 mod clock;
 mod convert;
 mod disk;
+mod entry;
 mod faults;
+mod hunt;
 mod net;
 mod observer;
+mod panics;
 mod plan;
+mod reading;
 mod replica;
 mod run;
 mod trace;
+mod trap;
 mod verdict;
 mod world;
 
@@ -36,7 +42,19 @@ struct Args {
     /// Run the seeds of a file, one a line; what follows a `#` is for people.
     #[arg(long, group = "what")]
     regressions: Option<PathBuf>,
-    /// With `--seeds`: processes at a time.
+    /// Make each of the mistakes that there are on purpose, and run seeds until one finds it. Fails if one is not found. Needs `--features bugs`.
+    #[arg(long, group = "what")]
+    bugs: bool,
+    /// With `--seed` or `--seeds`: make this mistake. Needs `--features bugs`, or that of its name.
+    #[arg(long, value_name = "NAME")]
+    bug: Option<String>,
+    /// With `--bugs`: so many seeds at most for each, instead of its own number.
+    #[arg(long, value_name = "N")]
+    within_seeds: Option<u64>,
+    /// With `--bugs`: begin with the seeds of this file, of lines of a bug's name and a seed.
+    #[arg(long, value_name = "FILE")]
+    known: Option<PathBuf>,
+    /// With `--seeds` or `--bugs`: processes at a time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
     /// With `--seeds`: begin no seed after so many seconds.
@@ -54,20 +72,25 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let result = match (args.seed, args.seeds, args.regressions) {
-        (Some(seed), _, _) => one(seed, args.verbose, args.trace.as_deref(), args.history),
-        (_, Some(seeds), _) => campaign::run(seeds.collect(), args.jobs, args.within, true),
-        (_, _, Some(file)) => campaign::listed(&file).and_then(|seeds| campaign::run(seeds, args.jobs, args.within, false)),
-        _ => unreachable!("one of the group is required"),
-    };
-    match result {
+    match run(Args::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("tenure-sim: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<bool> {
+    if let Some(bug) = &args.bug {
+        bugs::choose(bug)?;
+    }
+    match (args.seed, args.seeds, args.regressions) {
+        (Some(seed), _, _) => one(seed, args.verbose, args.trace.as_deref(), args.history),
+        (_, Some(seeds), _) => campaign::run(seeds.collect(), args.jobs, args.within, true),
+        (_, _, Some(file)) => campaign::listed(&file).and_then(|seeds| campaign::run(seeds, args.jobs, args.within, false)),
+        _ => hunt::run(args.jobs, args.within_seeds, args.known.as_deref()),
     }
 }
 

@@ -11,10 +11,10 @@ use std::{
 
 use parking_lot::Mutex;
 use tenure_checker::history::{Change, Committed, What};
-use tenure_lease::{Applied, EndReason, Event, EventKind, LeaseTable, LeaseTime, NoticeKind, RaftLeaderId, Scope, Selector};
+use tenure_lease::{Applied, EndReason, Event, EventKind, LeaseTable, NoticeKind, RaftLeaderId, Scope, Selector};
 use tenure_server::Observer;
 
-use crate::{clock::now, convert, world::World};
+use crate::{clock::now, convert, entry::Before, panics, world::World};
 
 /// What is known of the log as committed. Shared by the observers of all replicas.
 pub(crate) struct Ledger {
@@ -30,7 +30,7 @@ struct State {
     newest: u64,
     leader: RaftLeaderId,
     leader_since: u64,
-    clock: LeaseTime,
+    before: Before,
     /// Largest token of each lease, for ever.
     tokens: BTreeMap<String, u64>,
     revision: u64,
@@ -71,7 +71,7 @@ impl Ledger {
         let hash = table.state_hash();
         let known = *state.hashes.entry(index).or_insert(hash);
         if known != hash {
-            self.world.violation(now(), format!("{node} has state {hash:016x} after entry {index}, another replica had {known:016x}"));
+            self.world.violation(now(), "state", format!("{node} has state {hash:016x} after entry {index}, another replica had {known:016x}"));
         }
     }
 
@@ -81,16 +81,15 @@ impl Ledger {
             self.world.record(What::RaftLeader { node: format!("n{}", leader.node), term: leader.term });
         }
         let within = now() - state.leader_since < 1_000_000_000;
-        if table.clock() < state.clock {
-            self.world.violation(now(), format!("the lease clock went back at entry {index}"));
+        for (rule, what) in state.before.next(table, applied) {
+            self.world.violation(now(), rule, format!("entry {index}: {what}"));
         }
-        state.clock = table.clock();
         if applied.notices.iter().any(|notice| notice.kind == NoticeKind::Moved) {
             self.world.covered("waiter moved to another replica");
         }
         for event in &applied.events {
             if event.revision <= state.revision {
-                self.world.violation(now(), format!("revision {} after {}", event.revision, state.revision));
+                self.world.violation(now(), "revision", format!("revision {} after {}", event.revision, state.revision));
             }
             state.revision = event.revision;
             self.event(state, event, leader, within, table);
@@ -115,7 +114,7 @@ impl Ledger {
             state.granted_by.insert(lease.token, leader);
             let before = state.tokens.insert(name.clone(), lease.token).unwrap_or(0);
             if lease.token <= before || lease.token != event.revision {
-                self.world.violation(now(), format!("{name} was granted token {} at revision {} after {before}", lease.token, event.revision));
+                self.world.violation(now(), "token", format!("{name} was granted token {} at revision {} after {before}", lease.token, event.revision));
             }
         }
         if event.kind == EventKind::Renewed && within && leader.term > 1 {
@@ -153,11 +152,13 @@ pub(crate) struct Watchman {
 
 impl Watchman {
     fn look(&self, index: u64, table: &LeaseTable) {
-        table.check_invariants();
+        if let Err(what) = panics::caught(|| table.check_invariants()) {
+            self.ledger.world.violation(now(), "invariant", format!("{} after entry {index}: {what}", self.node));
+        }
         let mut tokens = BTreeSet::new();
         for lease in table.list(&Scope::All, &Selector::default()) {
             if lease.holder.is_some() && !tokens.insert(lease.token) {
-                self.ledger.world.violation(now(), format!("{}: token {} is live twice after entry {index}", self.node, lease.token));
+                self.ledger.world.violation(now(), "token", format!("{}: token {} is live twice after entry {index}", self.node, lease.token));
             }
         }
     }

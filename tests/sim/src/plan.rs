@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) snapshot_log_bytes: u64,
     /// Between the end of one fault and the next.
     pub(crate) quiet: (u64, u64),
+    /// Events that may wait for one watcher, before it has to catch up.
+    pub(crate) watch_queue: usize,
 }
 
 impl Plan {
@@ -57,6 +59,7 @@ impl Plan {
             slowest_sync: Duration::from_millis([0, 1, 4, 10][rng.random_range(0..4)]),
             snapshot_log_bytes: [8 << 10, 32 << 10, 128 << 10, 64 << 20][rng.random_range(0..4)],
             quiet: [(50, 600), (300, 2_500)][rng.random_range(0..2)],
+            watch_queue: [1, 2, 16, 1_024][rng.random_range(0..4)],
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use rand::Rng as _;
+use tenure_checker::history::What;
 use tenure_server::{
     Surroundings,
     config::{Config, RaftTiming, ServiceLimits},
@@ -49,7 +50,7 @@ impl Machine {
         let name = format!("n{id}");
         let mut rng = world.plan.rng(&name);
         let clock = MachineClock::new(drifts(&world.plan, &mut rng), rng.random_range(0..1 << 40), rng.random_range(-100_000..100_000));
-        let disk = SimDisk::new(rng.random(), world.plan.slowest_sync);
+        let disk = SimDisk::new(id, rng.random(), world.plan.slowest_sync);
         Self {
             id,
             name,
@@ -72,7 +73,7 @@ impl Machine {
             initial_members: if self.initial { (1..=plan.replicas).map(|id| (id, net::address(&format!("n{id}"), PEER_PORT))).collect() } else { Vec::new() },
             bootstrap: self.initial,
             raft: RaftTiming::default(),
-            limits: ServiceLimits { min_duration: Duration::from_millis(100), ..ServiceLimits::default() },
+            limits: ServiceLimits { min_duration: Duration::from_millis(100), watch_queue: plan.watch_queue, ..ServiceLimits::default() },
             snapshot_log_bytes: plan.snapshot_log_bytes,
             history: false,
             server_identity: None,
@@ -104,7 +105,7 @@ impl Machine {
             seed: self.world.plan.derived(&format!("{} boot {boot}", self.name)),
             observer: Some(Arc::new(observer)),
         };
-        self.world.trace.line(crate::clock::now(), format_args!("boot {} {boot}", self.name));
+        self.world.record(What::Boot { node: self.name.clone() });
         let mut stop = self.stop.subscribe();
         let stopped = async move {
             // The sender lives as long as the machine.

@@ -1,23 +1,28 @@
 //! One run: builds the machines, lets time pass, heals everything at the end and demands progress.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use tenure_checker::history::{Meta, What, WitnessScope};
+use tenure_checker::history::{Bounds, Meta, What, WitnessScope};
 
 use crate::{
     admin::{self, Spare},
+    bugs,
     client::User,
     clock::nanoseconds,
+    entry::AHEAD_MS,
     faults::Chaos,
     observer::Ledger,
+    panics,
     plan::{Clocks, Plan},
     replica::Machine,
     trace::Trace,
+    trap::Trap,
     world::World,
 };
 
@@ -76,22 +81,28 @@ pub(crate) fn run(seed: u64, trace: Option<&Path>) -> anyhow::Result<Report> {
     sim.client("operator", admin::operate(operator, Rc::clone(&spare)));
 
     let mut chaos = Chaos::new(&world, &ledger, &machines, &users);
-    let failed = |error| anyhow::anyhow!("a simulated program failed: {error}");
-    while sim.elapsed() < plan.busy {
-        sim.step().map_err(failed)?;
+    let mut trap = Trap::new(&world, &ledger, &machines);
+    panics::are_violations(&world);
+    let mut goes_on = true;
+    while goes_on && sim.elapsed() < plan.busy {
+        goes_on = step(&mut sim, &world)?.is_some();
         if plan.faults {
             chaos.step(&mut sim);
+            let now = nanoseconds(sim.elapsed());
+            trap.step(&mut sim, now);
         }
         spare.step(&mut sim);
     }
 
     // From here on nothing is disturbed, and everything must come to its end.
-    chaos.heal_all(&mut sim);
     let healed = sim.elapsed();
-    world.record_at(nanoseconds(healed), What::Calm);
+    trap.disarm(&mut sim, nanoseconds(healed));
+    chaos.heal_all(&mut sim);
+    if goes_on {
+        world.record_at(nanoseconds(healed), What::Calm);
+    }
     world.winding_down.store(true, Ordering::Relaxed);
-    loop {
-        let operator_done = sim.step().map_err(failed)?;
+    while let Some(operator_done) = if goes_on { step(&mut sim, &world)? } else { None } {
         let now = nanoseconds(sim.elapsed());
         chaos.restart_failed(&mut sim, now);
         spare.step(&mut sim);
@@ -102,7 +113,7 @@ pub(crate) fn run(seed: u64, trace: Option<&Path>) -> anyhow::Result<Report> {
         if sim.elapsed() > healed + PATIENCE {
             let progress = ledger.progress(&names);
             let text = format!("no end {PATIENCE:?} after the last fault: operator done {operator_done}, clients done {ended}, applied {progress:?}");
-            world.violation(nanoseconds(sim.elapsed()), text);
+            world.violation(nanoseconds(sim.elapsed()), "progress", text);
             break;
         }
     }
@@ -110,7 +121,20 @@ pub(crate) fn run(seed: u64, trace: Option<&Path>) -> anyhow::Result<Report> {
     let upto = ledger.revision();
     world.record_at(nanoseconds(elapsed), What::Witness(WitnessScope { after: 0, upto, renewals: true, namespace: None }));
     let (lines, hash) = world.trace.finish();
-    Ok(Report { world, faults: chaos.count, elapsed, lines, hash })
+    if world.is_violated() {
+        // A panic in the middle of it has left who knows what behind.
+        std::mem::forget(sim);
+    }
+    Ok(Report { world, faults: chaos.count + trap.count, elapsed, lines, hash })
+}
+
+/// A millisecond: whether the operator is done. `None`: there is no going on. With a bug on purpose one violation is enough.
+fn step(sim: &mut turmoil::Sim<'_>, world: &World) -> anyhow::Result<Option<bool>> {
+    let stepped = catch_unwind(AssertUnwindSafe(|| sim.step()));
+    // The panic is a violation already.
+    let Ok(stepped) = stepped else { return Ok(None) };
+    let done = stepped.map_err(|error| anyhow::anyhow!("a simulated program failed: {error}"))?;
+    Ok((!bugs::is_chosen() || !world.is_violated()).then_some(done))
 }
 
 fn meta(plan: &Plan) -> Meta {
@@ -119,6 +143,8 @@ fn meta(plan: &Plan) -> Meta {
         seed: plan.seed,
         clocks_within_promise: plan.clocks == Clocks::Promised,
         doubt_lag_ms: 5,
+        all_edits_recorded: true,
+        bounds: Bounds { expiry_by_lease_clock: Some(AHEAD_MS), ..Bounds::default() },
         ..Meta::default()
     }
 }

@@ -1,6 +1,7 @@
 //! What a run comes to: the judge's word on its history and what was seen while it ran; in words, and in one line for a campaign to read.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{BufWriter, Write as _},
     path::PathBuf,
@@ -8,10 +9,12 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::run::Report;
+use crate::{bugs, run::Report, world::Broken};
 
 /// Begins the line that a campaign reads.
 pub(crate) const MARK: &str = "tenure-sim: ";
+/// Begins the part of it that says which rules and properties were broken.
+pub(crate) const BROKEN: &str = "broken=";
 
 /// Tells, and says whether all was well.
 ///
@@ -24,10 +27,13 @@ pub(crate) fn tell(run: &Report, history: Option<PathBuf>) -> anyhow::Result<boo
     let seen = world.violations();
     let violations = judged.violations() + seen.len() as u64;
     println!("{:?}", world.plan);
-    for (at, what) in &seen {
-        println!("VIOLATION at {at}: {what}");
+    let mut broken = BTreeSet::new();
+    for Broken { at, rule, text } in &seen {
+        broken.insert(*rule);
+        println!("VIOLATION of {rule} at {at}: {text}");
     }
     for (id, violation) in judged.told() {
+        broken.insert(id);
         println!("VIOLATION of {id} at {} {}: {}", violation.at, violation.lease, violation.text);
     }
     let bad = violations > 0;
@@ -42,11 +48,12 @@ pub(crate) fn tell(run: &Report, history: Option<PathBuf>) -> anyhow::Result<boo
         println!("history: {}", path.display());
     }
     if bad {
-        println!("REPRODUCE WITH: cargo run -p tenure-sim -- --seed {seed} --verbose");
+        println!("REPRODUCE WITH: {} --seed {seed} --verbose", bugs::command());
     }
     let coverage: Vec<String> = world.coverage().iter().map(|(what, times)| format!("{what}={times}")).collect();
     println!(
-        "{MARK}seed={seed};operations={};unknown={};changes={};faults={};checks={};violations={violations};simulated_ms={};lines={};trace={:016x};{}",
+        "{MARK}seed={seed};{BROKEN}{};operations={};unknown={};changes={};faults={};checks={};violations={violations};simulated_ms={};lines={};trace={:016x};{}",
+        broken.into_iter().collect::<Vec<_>>().join(" "),
         judged.operations,
         judged.unknown,
         judged.changes,

@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 use tenure_checker::{
     Recorder,
-    history::{Call, Outcome, What},
+    history::{Call, Invoke, Outcome, What},
 };
 
 use crate::{clock::now, plan::Plan, trace::Trace};
@@ -24,12 +24,22 @@ pub(crate) struct World {
     pub(crate) recorder: Recorder,
     /// Clients finish what they have begun, and stop.
     pub(crate) winding_down: AtomicBool,
-    /// Of what must never happen, with the true time.
-    violations: Mutex<Vec<(u64, String)>>,
+    /// Of what must never happen.
+    violations: Mutex<Vec<Broken>>,
     /// How often what should happen in a campaign did.
     coverage: Mutex<BTreeMap<&'static str, u64>>,
     /// By machine: what its processes believe to hold.
     beliefs: Mutex<BTreeMap<String, BTreeSet<u64>>>,
+}
+
+/// What must never happen, and has.
+#[derive(Clone, Debug)]
+pub(crate) struct Broken {
+    /// True time.
+    pub(crate) at: u64,
+    /// Which rule of the simulation's own; those of the checker are P…, W… and L….
+    pub(crate) rule: &'static str,
+    pub(crate) text: String,
 }
 
 /// What a campaign must have seen.
@@ -82,6 +92,14 @@ impl World {
         self.recorder.invoke(at, client, call)
     }
 
+    /// The same, to one replica.
+    pub(crate) fn invoke_at(&self, client: &str, node: String, call: Call) -> u64 {
+        let (at, op) = (now(), self.recorder.number());
+        self.trace.line(at, format_args!("invoke {client} at {node} {call:?}"));
+        self.recorder.record(at, What::Invoke(Invoke { op, client: client.to_owned(), node: Some(node), call }));
+        op
+    }
+
     /// Its answer.
     pub(crate) fn returned(&self, op: u64, outcome: Outcome) {
         let at = now();
@@ -90,13 +108,17 @@ impl World {
     }
 
     /// Something that must never happen.
-    pub(crate) fn violation(&self, at: u64, what: String) {
-        self.trace.line(at, format_args!("VIOLATION {what}"));
-        self.violations.lock().push((at, what));
+    pub(crate) fn violation(&self, at: u64, rule: &'static str, text: String) {
+        self.trace.line(at, format_args!("VIOLATION {rule} {text}"));
+        self.violations.lock().push(Broken { at, rule, text });
     }
 
-    pub(crate) fn violations(&self) -> Vec<(u64, String)> {
+    pub(crate) fn violations(&self) -> Vec<Broken> {
         self.violations.lock().clone()
+    }
+
+    pub(crate) fn is_violated(&self) -> bool {
+        !self.violations.lock().is_empty()
     }
 
     /// Something that a campaign should have seen.

@@ -12,7 +12,8 @@ fn sim() -> Command {
 fn run(mut command: Command) {
     let output = command.output().expect("it starts");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("{out}{err}");
+    let tail = out.lines().count().saturating_sub(200);
+    println!("{}{err}", out.lines().skip(tail).collect::<Vec<_>>().join("\n"));
     assert!(output.status.success(), "{command:?} failed");
 }
 
@@ -24,6 +25,8 @@ fn the_same_seed_is_the_same_run_to_the_byte() {
         .map(|name| {
             let path = dir.path().join(name);
             let mut command = sim();
+            // Whoever looks at it changes nothing.
+            command.args(if *name == "second" { &["--verbose"][..] } else { &[] });
             command.args(["--seed", "7", "--trace"]).arg(&path).arg("--history").arg(dir.path().join("history"));
             run(command);
             fs::read(path).expect("the trace")

@@ -132,6 +132,8 @@ pub struct Meta {
     pub doubt_lag_ms: u64,
     /// Every client that touched the leases is in the history: what nobody here asked for must not have happened.
     pub all_clients_recorded: bool,
+    /// Every put and every delete is in the history, and no lease is as old as its retention.
+    pub all_edits_recorded: bool,
     /// What must happen in time.
     pub bounds: Bounds,
 }
@@ -146,6 +148,7 @@ impl Default for Meta {
             early_ms: 1,
             doubt_lag_ms: 0,
             all_clients_recorded: false,
+            all_edits_recorded: false,
             bounds: Bounds::default(),
         }
     }
@@ -164,6 +167,9 @@ pub struct Bounds {
     /// L2: how much more for each change of raft leader and each fault during the hold, besides the length of that fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiry_per_disturbance: Option<u64>,
+    /// L2: from the deadline of a hold that nobody renews until its end, both by the lease clock in the log. Faults are no excuse.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiry_by_lease_clock: Option<u64>,
     /// L3: from the end of a hold that somebody waits for until the next grant, when all is calm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hand_over: Option<u64>,

@@ -1,15 +1,19 @@
 //! L2: a hold that nobody renews ends within the bound, however often the raft leader changes. Needs somebody who sees ends as they happen: a
-//! watch, or a witness that was recorded live.
+//! watch, or a witness that was recorded live. By the lease clock it can be told to the millisecond, and without any excuse.
+
+use std::collections::HashMap;
 
 use crate::{
     facts::Facts,
     findings::{Findings, Property},
     history::EndReason,
+    spec::Lease,
 };
 
 pub(super) const PROPERTY: Property = Property { id: "L2", claim: "an abandoned hold ends within its bound, whatever happens to the raft leader", check };
 
 fn check(facts: &Facts<'_>, findings: &mut Findings) {
+    by_the_lease_clock(facts, findings);
     let Some(bound) = facts.meta.bounds.expiry else {
         findings.note("not demanded");
         return;
@@ -42,11 +46,30 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
     }
 }
 
+/// From the deadline that grants and renewals gave a hold to the stamp of the change that says that it ran out.
+fn by_the_lease_clock(facts: &Facts<'_>, findings: &mut Findings) {
+    let Some(bound) = facts.meta.bounds.expiry_by_lease_clock else { return };
+    let mut leases: HashMap<&str, Lease> = HashMap::new();
+    for (at, committed) in &facts.witness.changes {
+        let lease = leases.entry(&committed.change.lease).or_default();
+        if committed.change.reason == Some(EndReason::Expired)
+            && let (Some(now), Some(hold)) = (committed.clock_ms, lease.hold())
+            && let Some(deadline) = hold.deadline_ms
+        {
+            findings.check(now <= deadline.saturating_add(bound), *at, &committed.change.lease, || {
+                format!("token {} of {} ran out at {now} of the lease clock, and its deadline was {deadline}", hold.token, hold.holder)
+            });
+        }
+        // Whether it may follow is another question.
+        let _ = lease.apply(committed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::{
         history::{Bounds, Call, EndReason, Kind, Outcome, What},
-        story::{LEASE, Story, ended},
+        story::{LEASE, Story, change, ended},
     };
 
     fn held() -> Story {
@@ -77,5 +100,19 @@ mod tests {
         expired(1600).at(7, What::Fault { fault: 1, kind: "outage".into(), nodes: vec![] }).at(60, What::Healed { fault: 1 }).passes("L2");
         let call = Call::Renew { lease: LEASE.into(), token: 1, duration_ms: None };
         assert_eq!(expired(9000).op(7, 8, "a", call, Outcome::Unknown { error: String::new() }).find("L2").violated, 0);
+    }
+
+    #[test]
+    fn late_end_by_the_lease_clock_is_found_whatever_happened_meanwhile() {
+        let story = |clock_ms| {
+            let mut story = Story::default();
+            story.bounds(Bounds { expiry_by_lease_clock: Some(100), ..Bounds::default() });
+            story.at(0, What::Fault { fault: 1, kind: "outage".into(), nodes: vec![] });
+            story.stamped(0, 10, change(Kind::Acquired, 1, "a", 1)).stamped(5, 20, change(Kind::Renewed, 2, "a", 1));
+            story.stamped(9, clock_ms, ended(Kind::Expired, 3, "", 1, "a", EndReason::Expired));
+            story
+        };
+        story(1_120).passes("L2");
+        story(1_121).fails("L2");
     }
 }

@@ -32,6 +32,19 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
             });
         }
     }
+    believed(facts, findings);
+}
+
+/// What a holder reckoned for itself, however it asked.
+fn believed(facts: &Facts<'_>, findings: &mut Findings) {
+    for held in facts.beliefs.iter().filter(|held| held.deadline != u64::MAX) {
+        let (lease, token) = (held.belief.lease.as_str(), held.belief.token);
+        let Some(hold) = facts.holds.get(lease).and_then(|holds| holds.get(&token)) else { continue };
+        let (Some(over), Some(EndReason::Expired)) = (hold.over, hold.reason) else { continue };
+        findings.check(over >= held.deadline, over, lease, || {
+            format!("token {token} of {} ran out by {over}, and its holder reckoned with it until {}", held.belief.holder, held.deadline)
+        });
+    }
 }
 
 #[cfg(test)]
@@ -91,5 +104,19 @@ mod tests {
             .event(10, 1, change(Kind::Updated, 2, "a", 1))
             .event(1000, 1, hand_over(EndReason::Expired))
             .passes("P3");
+    }
+
+    #[test]
+    fn what_ran_out_before_its_holder_reckoned_is_found() {
+        let held = || {
+            let mut story = Story::default();
+            story.belief(0, 900, "a", 1).watch(0, 1, 0);
+            story
+        };
+        let ran_out = || ended(Kind::Expired, 2, "", 1, "a", EndReason::Expired);
+        held().event(900, 1, ran_out()).passes("P3");
+        held().event(899, 1, ran_out()).fails("P3");
+        // It released it itself.
+        assert_eq!(held().event(100, 1, ended(Kind::Released, 2, "", 1, "a", EndReason::Released)).find("P3").violated, 0);
     }
 }

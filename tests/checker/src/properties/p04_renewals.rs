@@ -35,12 +35,18 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
                 this.renewed.push(op.to);
                 this.acknowledged.push((op.to, op.from, *duration_ms));
             }
-            (Call::Acquire { lease, duration_ms, .. }, Some(Outcome::Granted { lease: state, .. })) => {
+            (Call::Acquire { lease, duration_ms, .. }, Some(Outcome::Granted { lease: state, must_renew, .. })) => {
                 let this = durations.entry((lease, state.token)).or_default();
                 this.granted = true;
-                this.acknowledged.push((op.to, op.from, *duration_ms));
+                if *must_renew {
+                    // A repeat, or from the queue: granted at some time before, and since then it may have been renewed.
+                    this.unknown.push((0, Some(*duration_ms)));
+                } else {
+                    this.acknowledged.push((op.to, op.from, *duration_ms));
+                }
             }
-            (Call::Renew { lease, token, duration_ms }, None | Some(Outcome::Unknown { .. })) => {
+            // Told that it is lost, it may have been renewed first: a replica whose raft leader died sends a renewal again.
+            (Call::Renew { lease, token, duration_ms }, None | Some(Outcome::Unknown { .. } | Outcome::Lost { .. })) => {
                 durations.entry((lease, *token)).or_default().unknown.push((op.from, *duration_ms));
             }
             _ => {}
@@ -120,7 +126,7 @@ fn possible(durations: &Durations, read: &Op<'_>, ms: u64) -> bool {
 mod tests {
     use crate::{
         history::{Call, EndReason, Kind, Outcome, Released, State},
-        story::{LEASE, Story, change, state},
+        story::{LEASE, Story, acquire, change, state},
     };
 
     fn held() -> Story {
@@ -152,6 +158,21 @@ mod tests {
         let unknown = Call::Renew { lease: LEASE.into(), token: 1, duration_ms: Some(7000) };
         held().op(26, 27, "a", unknown, Outcome::Unknown { error: String::new() }).got(30, 40, showing(7000), 9).passes("P4");
         held().op(30, 40, "r", Call::Get { lease: LEASE.into(), stale: true }, Outcome::Got { lease: showing(1000), revision: 1 }).passes("P4");
+    }
+
+    #[test]
+    fn renewal_that_was_sent_again_inside_the_cluster_may_say_that_it_came_too_late() {
+        let call = |ms| Call::Renew { lease: LEASE.into(), token: 1, duration_ms: Some(ms) };
+        let lost = Outcome::Lost { reason: EndReason::Expired, holder: None };
+        held().op(26, 5000, "a", call(150), lost.clone()).got(30, 40, showing(150), 9).passes("P4");
+        held().op(26, 5000, "a", call(150), lost).got(30, 40, showing(151), 9).fails("P4");
+    }
+
+    #[test]
+    fn repeated_request_renews_nothing() {
+        let again = Outcome::Granted { lease: state("a", 1), must_renew: true, revision: 9 };
+        held().op(26, 28, "a", acquire("a"), again.clone()).got(30, 40, showing(3000), 9).passes("P4");
+        held().op(26, 28, "a", acquire("a"), again).got(30, 40, showing(2000), 9).fails("P4");
     }
 
     #[test]

@@ -24,6 +24,30 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
     for op in &facts.ops {
         acknowledged(facts, findings, &ends, op);
     }
+    if facts.meta.all_edits_recorded {
+        asked_for(facts, findings);
+    }
+}
+
+/// No more leases were edited or deleted than somebody asked for who was not told that nothing was done.
+fn asked_for(facts: &Facts<'_>, findings: &mut Findings) {
+    let mut left: HashMap<(&str, bool), usize> = HashMap::new();
+    for op in &facts.ops {
+        let may = !matches!(op.outcome, Some(Outcome::Refused { .. }));
+        match &op.invoke.call {
+            Call::Put { lease, .. } if may => *left.entry((lease, false)).or_default() += 1,
+            Call::Delete { lease, .. } if may => *left.entry((lease, true)).or_default() += 1,
+            _ => {}
+        }
+    }
+    for (at, committed) in &facts.witness.changes {
+        let change = &committed.change;
+        if matches!(change.kind, Kind::Created | Kind::Updated | Kind::Deleted) {
+            let left = left.entry((&change.lease, change.kind == Kind::Deleted)).or_default();
+            findings.check(*left > 0, *at, &change.lease, || format!("change {} ({:?}) is more than was asked for", change.revision, change.kind));
+            *left = left.saturating_sub(1);
+        }
+    }
 }
 
 /// Ends of holds: lease and token to the change and its reason.
@@ -101,7 +125,7 @@ fn acknowledged(facts: &Facts<'_>, findings: &mut Findings, ends: &Ends<'_>, op:
 #[cfg(test)]
 mod tests {
     use crate::{
-        history::{Call, EndReason, Kind, Outcome, Released, What, WitnessScope},
+        history::{Call, EndReason, Kind, Meta, Outcome, Released, What, WitnessScope},
         story::{LEASE, Story, change, ended, state},
     };
 
@@ -133,6 +157,23 @@ mod tests {
         life().lost(30, 40, 1, EndReason::Released).passes("P6.replay");
         life().op(30, 40, "x", Call::Delete { lease: LEASE.into(), force: false }, Outcome::Deleted { lease: state("", 2), revision: 5 }).fails("P6.replay");
         life().op(30, 40, "x", Call::Put { lease: LEASE.into(), must_not_exist: false }, Outcome::Put { lease: state("", 7), revision: 7 }).fails("P6.replay");
+    }
+
+    #[test]
+    fn edits_that_nobody_asked_for_or_that_were_said_not_to_be_are_found() {
+        let edited = |outcome: Option<Outcome>| {
+            let mut story = Story::default();
+            story.meta(Meta { all_edits_recorded: true, ..Meta::default() }).committed(5, change(Kind::Created, 1, "", 0)).witness(100, 9);
+            if let Some(outcome) = outcome {
+                story.op(0, 8, "x", Call::Put { lease: LEASE.into(), must_not_exist: true }, outcome);
+            }
+            story
+        };
+        edited(Some(Outcome::Put { lease: state("", 0), revision: 0 })).passes("P6.replay");
+        edited(Some(Outcome::Unknown { error: String::new() })).passes("P6.replay");
+        edited(Some(Outcome::Refused { reason: "ALREADY_EXISTS".into() })).fails("P6.replay");
+        edited(None).fails("P6.replay");
+        edited(Some(Outcome::Unknown { error: String::new() })).committed(9, change(Kind::Deleted, 2, "", 0)).fails("P6.replay");
     }
 
     #[test]

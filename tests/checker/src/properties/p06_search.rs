@@ -123,6 +123,15 @@ mod tests {
     }
 
     #[test]
+    fn repeated_request_is_told_that_its_grant_is_over_and_only_then() {
+        let ended = || Outcome::Ended { token: 1, reason: EndReason::Released };
+        let mut story = Story::default();
+        story.granted(0, 5, "a", 1);
+        story.clone().released(6, 7, 1, Released::Released).op(8, 9, "a", acquire("a"), ended()).passes("P6.search");
+        story.op(6, 7, "a", acquire("a"), ended()).fails("P6.search");
+    }
+
+    #[test]
     fn release_that_was_sent_again_inside_the_cluster_may_say_that_it_was_over() {
         let mut story = Story::default();
         story.granted(0, 5, "a", 1).released(6, 9, 1, Released::NotHolder).granted(5, 8, "b", 2).passes("P6.search");

@@ -46,7 +46,8 @@ fn run(input: &[u8]) -> bool {
 
 /// The head, and how many entries there are.
 fn opened(dir: &Path) -> Result<(LogHead, u64), String> {
-    let opened = SystemDisk.open_log(dir, Expected { member: true, snapshot_index: Some(1 << 40), ..Expected::default() }).map_err(|error| format!("{error:#}"))?;
+    let opened =
+        SystemDisk.open_log(dir, Expected { member: true, snapshot_index: Some(1 << 40), ..Expected::default() }).map_err(|error| format!("{error:#}"))?;
     let (mut entries, mut before): (u64, Option<LogPosition>) = (0, None);
     let read = opened.log.read(0, u64::MAX, &mut |at, record| {
         assert!(before.is_none_or(|before| before.index < at.index), "entries come in order");
