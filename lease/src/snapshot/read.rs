@@ -64,7 +64,6 @@ pub(super) fn table(r: &mut dyn Read) -> Result<LeaseTable> {
     }
     table.tail = r.tail(table.counter)?;
     check(r.u32()? == END, "the end is missing")?;
-    table.index_expiries();
     Ok(table)
 }
 
