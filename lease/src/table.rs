@@ -4,6 +4,7 @@
 //! replica and must never influence an outcome.
 
 mod acquire;
+mod expiries;
 mod hold;
 mod invariants;
 mod put;
@@ -16,20 +17,19 @@ pub(crate) mod sessions;
 pub(crate) mod slots;
 pub(crate) mod tail;
 mod timers;
+mod tokens;
 pub(crate) mod view;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
+use expiries::Expiries;
 pub(crate) use queue::{Presence, Queue, Waiter};
 use requests::{EndedRequests, NumberMap, RequestKey};
 use sessions::Session;
 use slots::{RECENT_HOLDS, Slot, Slots};
 use tail::Tail;
 use timers::Timer;
+use tokens::Tokens;
 
 use crate::{
     Applied, Command, Entry, Event, EventKind, Hold, Labels, Lease, LeaseKey, LeaseTime, Limits, Notice, NoticeKind, Outcome, RaftLeaderId, Refusal, Selector,
@@ -50,9 +50,9 @@ pub struct LeaseTable {
     pub(crate) slots: Slots,
     names: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Slot>>,
     /// Live tokens only.
-    tokens: NumberMap<u64, Slot>,
-    /// One for each hold: (an instant not after its deadline, token).
-    expiries: BTreeSet<(LeaseTime, u64)>,
+    tokens: Tokens,
+    /// One for each hold: an instant not after its deadline.
+    expiries: Expiries,
     /// All others, with the slot that they are about.
     timers: BTreeMap<Timer, Slot>,
     pub(crate) queues: BTreeMap<Slot, Arc<Queue>>,

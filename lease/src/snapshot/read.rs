@@ -65,7 +65,6 @@ pub(super) fn table(r: &mut dyn Read) -> Result<LeaseTable> {
     table.tail = r.tail(table.counter)?;
     check(r.u32()? == END, "the end is missing")?;
     contradicts_nothing(&table)?;
-    table.index_expiries();
     if crate::bug!("bug_tokens_reset") {
         // The counter is taken from what is there, not from what has been (etcd#17780: the revision went back after a crash).
         table.counter = table.slots.iter().map(|(_, hot, cold)| hot.renew_revision.max(cold.revision)).max().unwrap_or(0);

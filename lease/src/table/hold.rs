@@ -94,9 +94,8 @@ impl LeaseTable {
         cold.fingerprint = grant.fingerprint;
         cold.claim = grant.claim.map(Box::new);
         cold.revision = revision;
-        let before = self.tokens.insert(revision, slot);
-        assert!(before.is_none(), "a token is granted once");
-        self.expiries.insert((deadline, revision));
+        self.tokens.insert(slot, &self.slots);
+        self.expiries.insert(deadline, slot);
         let lease = self.view(slot);
         self.record(step, EventKind::Acquired, lease.clone(), ended, None);
         lease
@@ -107,10 +106,8 @@ impl LeaseTable {
         let hot = *self.slots.hot(slot);
         let hold = view::present_hold(&hot, self.slots.cold(slot)).expect("only a held lease has a hold to end");
         let hold = Hold { end_time: Some(step.wall), end_reason: Some(reason), end_revision: revision, ..hold };
-        let known = self.tokens.remove(&hot.token);
-        assert_eq!(known, Some(slot), "a live token leads to its lease");
-        let armed = self.expiries.remove(&(hot.armed, hot.token));
-        assert!(armed, "every hold has a timer");
+        self.tokens.remove(slot, &self.slots);
+        self.expiries.remove(hot.armed, slot);
         *self.slots.hot_mut(slot) =
             Hot { deadline: Default::default(), armed: Default::default(), held: false, unclaimed: false, renew_revision: revision, ..hot };
 

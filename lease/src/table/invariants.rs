@@ -23,8 +23,8 @@ impl LeaseTable {
             assert!(hot.held || !hot.unclaimed, "{}", cold.name);
             if hot.held {
                 held += 1;
-                assert_eq!(self.tokens.get(&hot.token), Some(&slot), "G1: the live token of {} leads to it", cold.name);
-                assert!(self.expiries.contains(&(hot.armed, hot.token)), "{} has a timer", cold.name);
+                assert_eq!(self.tokens.get(hot.token, &self.slots), Some(slot), "G1: the live token of {} leads to it", cold.name);
+                assert!(self.expiries.is_filed(hot.armed, slot), "{} has a timer", cold.name);
                 assert!(hot.armed <= hot.deadline, "the timer of {} is not after its deadline", cold.name);
                 assert!(self.ended.by_token(hot.token).is_none() && self.ended.by_request(cold.request).is_none(), "{}", cold.name);
             } else {

@@ -23,7 +23,7 @@ impl LeaseTable {
 
     /// A live hold whose holder has shown itself since it was granted.
     fn was_renewed(&self, token: u64) -> bool {
-        self.tokens.get(&token).is_some_and(|slot| self.slots.hot(*slot).renew_revision > token)
+        self.tokens.get(token, &self.slots).is_some_and(|slot| self.slots.hot(slot).renew_revision > token)
     }
 
     fn release_token(&mut self, key: &LeaseKey, token: u64, step: &mut Step) -> ReleaseOutcome {

@@ -9,7 +9,7 @@ impl LeaseTable {
     }
 
     fn renew_one(&mut self, item: &RenewItem, step: &mut Step) -> RenewResult {
-        let Some(&slot) = self.tokens.get(&item.token) else {
+        let Some(slot) = self.tokens.get(item.token, &self.slots) else {
             let reason = self.ended.by_token(item.token).map_or(EndReason::UnknownToken, |ended| ended.reason);
             return self.lost(item, reason);
         };

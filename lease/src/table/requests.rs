@@ -26,6 +26,13 @@ pub(crate) type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NumberHasher(u64);
 
+/// As maps of numbers hash them.
+pub(crate) fn hash_number(number: u64) -> u64 {
+    let mut hasher = NumberHasher::default();
+    hasher.write_u64(number);
+    hasher.finish()
+}
+
 impl Hasher for NumberHasher {
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {

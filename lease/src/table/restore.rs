@@ -8,14 +8,11 @@ use super::{
 use crate::WaiterId;
 
 impl LeaseTable {
-    /// To be called at the end: sorting a million deadlines once is faster, and makes a denser tree, than inserting them one by one.
-    pub(crate) fn index_expiries(&mut self) {
-        self.expiries = self.slots.iter().filter(|(_, hot, _)| hot.held).map(|(_, hot, _)| (hot.armed, hot.token)).collect();
-    }
-
     /// `None` if its token is live already, or its name taken.
     pub(crate) fn insert_lease(&mut self, hot: Hot, mut cold: Cold) -> Option<Slot> {
-        if self.names.get(&cold.namespace).is_some_and(|names| names.contains_key(&cold.name)) || (hot.held && self.tokens.contains_key(&hot.token)) {
+        if self.names.get(&cold.namespace).is_some_and(|names| names.contains_key(&cold.name))
+            || (hot.held && self.tokens.get(hot.token, &self.slots).is_some())
+        {
             return None;
         }
         cold.labels = self.shared(&cold.labels);
@@ -24,7 +21,8 @@ impl LeaseTable {
         let slot = self.slots.insert(hot, cold);
         self.names.entry(namespace).or_default().insert(name, slot);
         if hot.held {
-            self.tokens.insert(hot.token, slot);
+            self.tokens.insert(slot, &self.slots);
+            self.expiries.insert(hot.armed, slot);
         }
         Some(slot)
     }
@@ -47,6 +45,6 @@ impl LeaseTable {
 
     /// Whether an ended request contradicts the holds or the queues.
     pub(crate) fn is_live(&self, ended: &Ended) -> bool {
-        self.tokens.contains_key(&ended.token) || self.requests.contains_key(&ended.request)
+        self.tokens.get(ended.token, &self.slots).is_some() || self.requests.contains_key(&ended.request)
     }
 }

@@ -3,7 +3,12 @@
 //! A renewal moves the lease's deadline only. The expiry index still has the old one; when that comes up, the hold is filed
 //! under its present deadline. So the first of the index, once its instant is its deadline, is the first of all deadlines.
 
-use super::{LeaseTable, Step, queue::KEEP_PLACE_MS, requests::REMEMBER_MS, slots::Slot};
+use super::{
+    LeaseTable, Step,
+    queue::KEEP_PLACE_MS,
+    requests::REMEMBER_MS,
+    slots::{Hot, Slot},
+};
 use crate::{EndReason, EventKind, LeaseTime, SessionId, WaiterId};
 
 /// How many timers one entry runs, so that no entry stops a replica for long.
@@ -68,15 +73,15 @@ impl LeaseTable {
     /// The first deadline, if the clock is past it.
     fn first_expiry(&mut self) -> Option<(Timer, Slot)> {
         loop {
-            let (at, token) = *self.expiries.first().filter(|(at, _)| self.clock > *at)?;
-            let slot = *self.tokens.get(&token).expect("the expiry index has live tokens only");
-            let deadline = self.slots.hot(slot).deadline;
+            self.expiries.first().filter(|at| self.clock > *at)?;
+            let (at, slot) = self.expiries.next(|slot| self.slots.hot(slot).token)?;
+            let Hot { deadline, token, .. } = *self.slots.hot(slot);
             if deadline == at {
                 return Some((Timer { at, kind: Kind::Expiry, id: token }, slot));
             }
             assert!(deadline > at, "no hold is filed after its deadline");
-            self.expiries.remove(&(at, token));
-            self.expiries.insert((deadline, token));
+            self.expiries.remove(at, slot);
+            self.expiries.insert(deadline, slot);
             self.slots.hot_mut(slot).armed = deadline;
         }
     }
@@ -115,7 +120,7 @@ impl LeaseTable {
     /// still.
     #[must_use]
     pub fn next_timer(&self) -> Option<LeaseTime> {
-        let expiry = self.expiries.first().map(|(at, _)| *at);
+        let expiry = self.expiries.first();
         let other = self.timers.first_key_value().map(|(timer, _)| timer.at);
         let forget = self.ended.oldest().map(|ended| ended.ended_at.after(REMEMBER_MS));
         [expiry, other, forget].into_iter().flatten().min()
