@@ -79,7 +79,7 @@ pub(super) async fn run(what: String, cluster: &Cluster, leases: usize) -> anyho
 
 fn request(n: usize, length: Duration) -> anyhow::Result<AcquireRequest> {
     let (namespace, name) = (NAMESPACE.to_owned(), format!("node-{n:07}"));
-    Ok(AcquireRequest { namespace, holder: name.clone(), name, duration: tenure::duration(length)?, ..Default::default() })
+    Ok(AcquireRequest { namespace, holder: name.clone(), name, duration: tenure::duration(length)?, reclaim: true, ..Default::default() })
 }
 
 /// When all of them should end.

@@ -52,7 +52,7 @@ pub(crate) struct Size {
 
 pub(super) fn request(n: usize) -> anyhow::Result<AcquireRequest> {
     let (namespace, name) = (tenure::NAMESPACE.to_owned(), format!("node-{n:07}"));
-    Ok(AcquireRequest { namespace, holder: name.clone(), name, duration: tenure::duration(LEASE)?, ..Default::default() })
+    Ok(AcquireRequest { namespace, holder: name.clone(), name, duration: tenure::duration(LEASE)?, reclaim: true, ..Default::default() })
 }
 
 pub(super) async fn run(what: String, cluster: &mut Cluster, size: Size, plan: Plan) -> anyhow::Result<Figure> {

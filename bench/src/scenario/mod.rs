@@ -72,17 +72,22 @@ impl Case {
     /// What it is, there.
     pub(crate) fn what(&self, target: Target) -> String {
         let tenure = target == Target::Tenure;
+        // No more connections than clients.
+        let on = |clients: usize, connections: usize| match connections.min(clients) {
+            1 => "1 connection".to_owned(),
+            several => format!("{several} connections"),
+        };
         match self {
             Self::Renew { streams, connections, leases } if tenure => {
-                format!("renew, {streams} streams on {connections} connections, {leases} leases a message")
+                format!("renew, streams: {streams} on {}, leases a message: {leases}", on(*streams, *connections))
             }
             Self::Renew { streams, connections, leases } => {
-                format!("compare + put, {streams} clients on {connections} connections, {leases} records a transaction")
+                format!("compare + put, clients: {streams} on {}, records a transaction: {leases}", on(*streams, *connections))
             }
-            Self::RenewUnary { clients, connections } => format!("renew, {clients} clients on {connections} connections, a stream for each renewal"),
-            Self::KeepAlive { streams, connections } => format!("LeaseKeepAlive (not durable), {streams} streams on {connections} connections"),
+            Self::RenewUnary { clients, connections } => format!("renew, a stream for each renewal, clients: {clients} on {}", on(*clients, *connections)),
+            Self::KeepAlive { streams, connections } => format!("LeaseKeepAlive (not durable), streams: {streams} on {}", on(*streams, *connections)),
             Self::Pair { clients, connections } => {
-                format!("{}, {clients} clients on {connections} connections", if tenure { "acquire + release" } else { "lock + unlock" })
+                format!("{}, clients: {clients} on {}", if tenure { "acquire + release" } else { "lock + unlock" }, on(*clients, *connections))
             }
             Self::Contend { waiters, connections, claim } => {
                 let how = match (tenure, claim) {
@@ -90,7 +95,7 @@ impl Case {
                     (true, false) => "release to the next one's grant",
                     (false, _) => "unlock to the next one's lock",
                 };
-                format!("{how}, {waiters} waiting, on {connections} connections")
+                format!("{how}, waiting: {waiters}, on {}", on(waiters + 1, *connections))
             }
             Self::Failover { times } => format!("kill -9 of the raft leader to the next write, {times} times"),
             Self::Transfer { times } => format!("planned transfer of raft leadership: time without a write, {times} times"),
