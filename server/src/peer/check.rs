@@ -43,16 +43,19 @@ pub(super) fn check(metadata: &MetadataMap, identity: &Identity, known: &Leaders
             to.1
         ));
     }
-    match known.nodes.get(&from.0) {
-        Some(member) if member.node.replica_id != from.1 => {
-            return Verdict::Refuse(format!(
-                "the cluster knows node {} with the data directory {}, not {}: remove the member and add it anew",
-                from.0, member.node.replica_id, from.1
-            ));
+    // A raft leader knows its members. Anybody else may be behind, and hears of the members only from them: the caller may have been replaced since,
+    // and lead. One that was removed instead is told by Raft: its term and its log are of the past.
+    if known.leading.is_some() {
+        match known.nodes.get(&from.0) {
+            Some(member) if member.node.replica_id == from.1 => {}
+            Some(member) => {
+                return Verdict::Refuse(format!(
+                    "the cluster knows node {} with the data directory {}, not {}: remove the member and add it anew",
+                    from.0, member.node.replica_id, from.1
+                ));
+            }
+            None => return Verdict::Refuse(format!("node {} is not a member of this cluster (any more)", from.0)),
         }
-        // A raft leader knows its members; anybody else may be behind.
-        None if known.leading.is_some() => return Verdict::Refuse(format!("node {} is not a member of this cluster (any more)", from.0)),
-        _ => {}
     }
     if identity.cluster_id().is_none() { Verdict::Join(cluster.to_owned()) } else { Verdict::Serve }
 }
@@ -68,5 +71,76 @@ impl From<Verdict> for Result<(), Status> {
             Verdict::Serve | Verdict::Join(_) => Ok(()),
             Verdict::NotThatReplica(why) | Verdict::Refuse(why) => Err(Status::failed_precondition(why)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use tenure_lease::RaftLeaderId;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        consensus::{Member, Node},
+        disk::SystemDisk,
+    };
+
+    const OWN: Uuid = Uuid::from_u128(1);
+
+    fn known(leading: bool, replica_of_three: &str) -> Leadership {
+        let node = Node { replica_id: replica_of_three.into(), ..Node::default() };
+        Leadership {
+            term: 5,
+            raft_leader: None,
+            leading: leading.then_some(RaftLeaderId { term: 5, node: 1 }),
+            nodes: Arc::new(BTreeMap::from([(3, Member { node, voter: true })])),
+        }
+    }
+
+    fn call(from: &str, to: &str) -> MetadataMap {
+        let mut metadata = MetadataMap::new();
+        for (key, value) in [(CLUSTER, "cluster"), (FROM, from), (TO, to)] {
+            metadata.insert(key, value.parse().expect("ASCII"));
+        }
+        metadata
+    }
+
+    async fn replica_one() -> (tempfile::TempDir, Identity) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let identity = Identity::open(SystemDisk::shared(), dir.path(), 1, OWN).expect("an empty directory");
+        identity.join("cluster").await.expect("joined");
+        (dir, identity)
+    }
+
+    #[tokio::test]
+    async fn raft_leader_refuses_who_is_no_member_and_who_was_one() {
+        let (_dir, identity) = replica_one().await;
+        let me = format!("1/{OWN}");
+        assert_eq!(check(&call("3/new", &me), &identity, &known(true, "new")), Verdict::Serve);
+        assert!(matches!(check(&call("3/old", &me), &identity, &known(true, "new")), Verdict::Refuse(_)));
+        assert!(matches!(check(&call("4/any", &me), &identity, &known(true, "new")), Verdict::Refuse(_)));
+    }
+
+    #[tokio::test]
+    async fn who_may_be_behind_listens_to_a_member_that_was_replaced_meanwhile() {
+        let (_dir, identity) = replica_one().await;
+        let me = format!("1/{OWN}");
+        assert_eq!(check(&call("3/new", &me), &identity, &known(false, "old")), Verdict::Serve);
+        assert_eq!(check(&call("4/any", &me), &identity, &known(false, "old")), Verdict::Serve);
+    }
+
+    #[tokio::test]
+    async fn call_for_another_replica_is_never_served() {
+        let (_dir, identity) = replica_one().await;
+        for leading in [false, true] {
+            assert!(matches!(check(&call("3/new", "1/another"), &identity, &known(leading, "new")), Verdict::NotThatReplica(_)));
+            assert!(matches!(check(&call("3/new", &format!("2/{OWN}")), &identity, &known(leading, "new")), Verdict::Refuse(_)));
+        }
+        let elsewhere = MetadataMap::from_headers(
+            [(CLUSTER, "another"), (FROM, "3/new"), (TO, "1/x")].into_iter().map(|(k, v)| (k.parse().expect("a name"), v.parse().expect("ASCII"))).collect(),
+        );
+        assert!(matches!(check(&elsewhere, &identity, &known(false, "new")), Verdict::Refuse(_)));
     }
 }
