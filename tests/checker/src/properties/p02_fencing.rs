@@ -25,7 +25,9 @@ fn in_commit_order(facts: &Facts<'_>, findings: &mut Findings) {
         if change.kind == Kind::Acquired {
             findings.check(change.token > *before, *at, &change.lease, || format!("token {} was granted after {before}", change.token));
         } else {
-            findings.check(change.token >= *before || change.kind == Kind::Created, *at, &change.lease, || {
+            // Made anew, and not granted since.
+            let fresh = change.token == 0 && change.create_revision > *before;
+            findings.check(change.token >= *before || fresh, *at, &change.lease, || {
                 format!("change {} ({:?}) took the token back from {before} to {}", change.revision, change.kind, change.token)
             });
         }
@@ -85,7 +87,7 @@ fn at_resources(facts: &Facts<'_>, findings: &mut Findings) {
 #[cfg(test)]
 mod tests {
     use crate::{
-        history::{EndReason, Fenced, Kind, What},
+        history::{Change, EndReason, Fenced, Kind, What},
         story::{Story, change, ended},
     };
 
@@ -114,6 +116,23 @@ mod tests {
         };
         story(9).passes("P2");
         story(6).fails("P2");
+    }
+
+    #[test]
+    fn lease_that_was_made_anew_begins_without_a_token_and_never_loses_one() {
+        let anew = |created, kind, token| {
+            let mut story = Story::default();
+            let of = |change: Change| Change { create_revision: created, ..change };
+            story
+                .committed(0, change(Kind::Acquired, 7, "a", 7))
+                .committed(1, ended(Kind::Deleted, 8, "", 7, "a", EndReason::Revoked))
+                .committed(2, of(change(Kind::Created, 9, "", 0)))
+                .committed(3, of(change(kind, 10, "", token)));
+            story
+        };
+        anew(9, Kind::Updated, 0).passes("P2");
+        anew(1, Kind::Updated, 0).fails("P2");
+        anew(9, Kind::Updated, 6).fails("P2");
     }
 
     #[test]
