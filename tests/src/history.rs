@@ -120,6 +120,13 @@ impl History {
         leases
     }
 
+    /// How many writes a resource has refused for their tokens.
+    #[must_use]
+    pub fn refused_writes(&self) -> usize {
+        let refused = |record: &&format::Record| matches!(&record.what, What::FencedWrite(write) if !write.accepted);
+        self.recorder.history().records.iter().filter(refused).count()
+    }
+
     /// Adds the witness: every change of a namespace after a revision, as one replica replays it.
     pub async fn witness(&self, api: &Api, namespace: &str, after: u64) -> anyhow::Result<u64> {
         let until = clock::now();
@@ -156,14 +163,14 @@ impl History {
 
     /// The same without a word, for who asks again and again.
     pub fn judged(&self) -> anyhow::Result<Report> {
-        let report = self.verdict()?;
+        let report = self.verdict(false)?;
         let (id, first) = report.told().next().map_or(("", String::new()), |(id, violation)| (id, violation.text.clone()));
         ensure!(report.violations() == 0, "{} violations, the first of {id}: {first}", report.violations());
         Ok(report)
     }
 
-    /// The verdict, whatever it is; what is violated is saved.
-    pub fn verdict(&self) -> anyhow::Result<Report> {
+    /// The verdict, whatever it is. What is violated is saved, and what shall be kept.
+    pub fn verdict(&self, keep: bool) -> anyhow::Result<Report> {
         self.no_refusals()?;
         let mut history = self.recorder.history();
         let forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -179,7 +186,7 @@ impl History {
         let at = history.records.first().map_or(0, |record| record.at);
         history.records.insert(0, format::Record { at, what: What::Meta(meta) });
         let report = judge(&history);
-        let keep = std::env::var_os("TENURE_TEST_KEEP_HISTORIES").is_some();
+        let keep = keep || std::env::var_os("TENURE_TEST_KEEP_HISTORIES").is_some();
         if report.violations() > 0 || keep {
             let file = save::all(&history, &report, &dir())?;
             println!("{report}\nsaved: {} and .html beside it", file.display());

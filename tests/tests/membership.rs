@@ -83,3 +83,46 @@ async fn dead_replica_is_replaced_under_load() -> anyhow::Result<()> {
     history.check()?;
     cluster.passed()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn newcomer_learns_from_a_raft_leader_that_was_replaced_itself() -> anyhow::Result<()> {
+    let mut cluster = Cluster::three("replaced-leader").await?;
+    for at in 0..40 {
+        cluster.api().grant(api::acquire("default", &format!("lease-{at}"), "me", 600_000)).await?;
+    }
+    let begun = clock::now();
+    // Node 3 is another replica from here on, and leads.
+    cluster.replica(3)?.kill()?;
+    cluster.api().cluster.clone().remove_member(RemoveMemberRequest { node_id: 3 }).await?;
+    cluster.replica(3)?.wipe()?;
+    let replica = cluster.replicas.last().expect("is there");
+    cluster.configure(replica, &[], false)?;
+    cluster.replica(3)?.spawn()?;
+    add(&cluster, 3, begun).await?;
+    cluster.replica(3)?.ready().await?;
+    while cluster.raft_leader().await? != 3 {
+        ensure!(clock::since(begun) < PATIENCE, "node 3 does not come to lead");
+        let asked = cluster.api().cluster.clone().transfer_leader(TransferLeaderRequest { node_id: 3 }).await;
+        ensure!(asked.as_ref().map_or_else(api::may_retry, |_| true), "{asked:?}");
+    }
+    // The log tells the newcomer of the first node 3 long before it tells of this one.
+    cluster.add_replica(4)?.spawn()?;
+    add(&cluster, 4, begun).await?;
+    cluster.replica(4)?.ready().await?;
+    let statuses = cluster.settled().await?;
+    ensure!(statuses.iter().all(|status| status.state_hash == statuses[0].state_hash), "replicas differ: {statuses:?}");
+    cluster.passed()
+}
+
+/// Adds a replica that runs, which may not listen yet.
+async fn add(cluster: &Cluster, node_id: u64, begun: u64) -> anyhow::Result<()> {
+    let peer_addr = cluster.replicas.iter().rev().find(|replica| replica.id == node_id).expect("is there").peer.addr();
+    loop {
+        let request = AddMemberRequest { node_id, peer_addr: peer_addr.clone(), learner_only: false };
+        match tokio::time::timeout(PATIENCE, cluster.api().cluster.clone().add_member(request)).await? {
+            Ok(_) => return Ok(()),
+            Err(status) if api::may_retry(&status) && clock::since(begun) < PATIENCE => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            Err(status) => return Err(status.into()),
+        }
+    }
+}

@@ -186,7 +186,8 @@ impl LeaseTable {
         if before == by || before == crate::RaftLeaderId::default() || !crate::bug!("bug_deadlines_reset") {
             return;
         }
-        for slot in self.tokens.values().copied().collect::<Vec<_>>() {
+        let held: Vec<Slot> = self.slots.iter().filter(|(_, hot, _)| hot.held).map(|(slot, ..)| slot).collect();
+        for slot in held {
             let hot = self.slots.hot_mut(slot);
             hot.deadline = hot.deadline.max(self.clock.after(u64::from(hot.duration_ms)));
         }

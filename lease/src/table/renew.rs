@@ -29,8 +29,8 @@ impl LeaseTable {
         if crate::bug!("bug_renewal_shortens") {
             // The last renewal counts, not the longest: a delayed or a shorter one takes back what was promised (etcd's lease checkpoints).
             hot.deadline = now.after(u64::from(duration_ms));
-            self.expiries.remove(&(std::mem::replace(&mut hot.armed, hot.deadline), item.token));
-            self.expiries.insert((hot.deadline, item.token));
+            self.expiries.remove(std::mem::replace(&mut hot.armed, hot.deadline), slot);
+            self.expiries.insert(hot.deadline, slot);
         }
         hot.renew_revision = revision;
         hot.renew_time = step.wall;

@@ -81,3 +81,75 @@ impl From<Verdict> for Result<(), Status> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use tenure_lease::RaftLeaderId;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        consensus::{Member, Node},
+        disk::SystemDisk,
+    };
+
+    const OWN: Uuid = Uuid::from_u128(1);
+
+    fn known(leading: bool, replica_of_three: &str) -> Leadership {
+        let node = Node { replica_id: replica_of_three.into(), ..Node::default() };
+        Leadership {
+            term: 5,
+            raft_leader: None,
+            leading: leading.then_some(RaftLeaderId { term: 5, node: 1 }),
+            nodes: Arc::new(BTreeMap::from([(3, Member { node, voter: true })])),
+        }
+    }
+
+    fn call(from: &str, to: &str) -> MetadataMap {
+        let mut metadata = MetadataMap::new();
+        for (key, value) in [(CLUSTER, "cluster"), (FROM, from), (TO, to)] {
+            metadata.insert(key, value.parse().expect("ASCII"));
+        }
+        metadata
+    }
+
+    async fn replica_one() -> (tempfile::TempDir, Identity) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let identity = Identity::open(SystemDisk::shared(), dir.path(), 1, OWN).expect("an empty directory");
+        identity.join("cluster").await.expect("joined");
+        (dir, identity)
+    }
+
+    #[tokio::test]
+    async fn raft_leader_refuses_who_is_no_member_and_who_was_one() {
+        let (_dir, identity) = replica_one().await;
+        let me = format!("1/{OWN}");
+        assert_eq!(check(&call("3/new", &me), &identity, &known(true, "new"), Asks::Else), Verdict::Serve);
+        assert!(matches!(check(&call("3/old", &me), &identity, &known(true, "new"), Asks::Else), Verdict::Refuse(_)));
+        assert!(matches!(check(&call("4/any", &me), &identity, &known(true, "new"), Asks::Else), Verdict::Refuse(_)));
+    }
+
+    #[tokio::test]
+    async fn who_may_be_behind_listens_to_a_member_that_was_replaced_meanwhile() {
+        let (_dir, identity) = replica_one().await;
+        let me = format!("1/{OWN}");
+        assert_eq!(check(&call("3/new", &me), &identity, &known(false, "old"), Asks::ToFollow), Verdict::Serve);
+        assert!(matches!(check(&call("3/new", &me), &identity, &known(false, "old"), Asks::Else), Verdict::Refuse(_)), "but gives it no vote");
+        assert_eq!(check(&call("4/any", &me), &identity, &known(false, "old"), Asks::Else), Verdict::Serve);
+    }
+
+    #[tokio::test]
+    async fn call_for_another_replica_is_never_served() {
+        let (_dir, identity) = replica_one().await;
+        for leading in [false, true] {
+            assert!(matches!(check(&call("3/new", "1/another"), &identity, &known(leading, "new"), Asks::Else), Verdict::NotThatReplica(_)));
+            assert!(matches!(check(&call("3/new", &format!("2/{OWN}")), &identity, &known(leading, "new"), Asks::Else), Verdict::Refuse(_)));
+        }
+        let elsewhere = MetadataMap::from_headers(
+            [(CLUSTER, "another"), (FROM, "3/new"), (TO, "1/x")].into_iter().map(|(k, v)| (k.parse().expect("a name"), v.parse().expect("ASCII"))).collect(),
+        );
+        assert!(matches!(check(&elsewhere, &identity, &known(false, "new"), Asks::ToFollow), Verdict::Refuse(_)));
+    }
+}

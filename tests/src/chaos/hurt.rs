@@ -80,7 +80,7 @@ impl Drop for Traced {
     }
 }
 
-/// A process that gets five hundredths of a core.
+/// A process that gets two hundredths of a core.
 #[derive(Debug)]
 pub(super) enum Starved {
     /// In a group with a quota.
@@ -97,7 +97,7 @@ impl Starved {
         let group = PathBuf::from(GROUPS).join(format!("{PREFIX}{}", std::process::id()));
         let quota = || {
             fs::create_dir_all(&group)?;
-            fs::write(group.join("cpu.cfs_quota_us"), "5000")?;
+            fs::write(group.join("cpu.cfs_quota_us"), "2000")?;
             fs::write(group.join("cgroup.procs"), pid.as_raw_nonzero().to_string())
         };
         if quota().is_ok() {
@@ -108,7 +108,7 @@ impl Starved {
         let told = Arc::clone(&ended);
         let thread = std::thread::spawn(move || {
             while !told.load(Ordering::Relaxed) {
-                for (signal, ms) in [(Signal::STOP, 95), (Signal::CONT, 5)] {
+                for (signal, ms) in [(Signal::STOP, 98), (Signal::CONT, 2)] {
                     kill_process(pid, signal).ok();
                     std::thread::sleep(Duration::from_millis(ms));
                 }

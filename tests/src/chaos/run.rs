@@ -103,8 +103,20 @@ impl Summary {
 /// Runs it. What is wrong with the cluster is in the summary; an error is what kept the run from being judged, and that is wrong as well.
 pub async fn run(plan: Plan) -> Summary {
     let mut summary = Summary::default();
-    if let Err(error) = attempt(plan, &mut summary).await {
+    let mut setup = Setup::usual(plan.replicas);
+    (plan.scenario.prepare)(&mut setup);
+    let history = Arc::new(History::about(meta(&plan, &setup)));
+    if let Err(error) = attempt(plan, setup, &history, &mut summary).await {
         summary.wrong.push(format!("{error:#}"));
+    }
+    // Also of a run that came to no good end: it may show why.
+    match history.verdict(!summary.wrong.is_empty()) {
+        Ok(report) => {
+            (summary.operations, summary.unknown, summary.faults) = (report.operations, report.unknown, report.faults);
+            (summary.checks, summary.violations) = (report.checked(), report.violations());
+            summary.wrong.extend(report.told().take(3).map(|(id, violation)| format!("{id} {}: {}", violation.lease, violation.text)));
+        }
+        Err(error) => summary.wrong.push(format!("{error:#}")),
     }
     std::fs::remove_dir_all(disks(std::process::id())).ok();
     summary
@@ -128,13 +140,10 @@ pub(super) fn sweep() {
     }
 }
 
-async fn attempt(plan: Plan, summary: &mut Summary) -> anyhow::Result<()> {
-    let mut setup = Setup::usual(plan.replicas);
-    (plan.scenario.prepare)(&mut setup);
-    let history = Arc::new(History::about(meta(&plan, &setup)));
-    let (mut stage, _store) = build(plan, setup, &history).await?;
+async fn attempt(plan: Plan, setup: Setup, history: &Arc<History>, summary: &mut Summary) -> anyhow::Result<()> {
+    let (mut stage, _store) = build(plan, setup, history).await?;
     let start = stage.cluster.api().grant(api::acquire(NAMESPACE, "first", "harness", 1_000)).await?.revision;
-    let mut watchers: Vec<Watcher> = (0..2).map(|at| Watcher::recorded(&stage.cluster.apis(), at, NAMESPACE, start, &history)).collect();
+    let mut watchers: Vec<Watcher> = (0..2).map(|at| Watcher::recorded(&stage.cluster.apis(), at, NAMESPACE, start, history)).collect();
     stage.traffic.start()?;
     summary.rates[0] = peace(&mut stage, Duration::from_secs(2)).await.context("before")?;
 
@@ -171,10 +180,6 @@ async fn attempt(plan: Plan, summary: &mut Summary) -> anyhow::Result<()> {
     }
     stage.observers = Observers::default();
     farewell(&mut stage, summary).await?;
-    let report = history.verdict()?;
-    (summary.operations, summary.unknown, summary.faults) = (report.operations, report.unknown, report.faults);
-    (summary.checks, summary.violations) = (report.checked(), report.violations());
-    summary.wrong.extend(report.told().take(3).map(|(id, violation)| format!("{id} {}: {}", violation.lease, violation.text)));
     let Stage { cluster, traffic, .. } = stage;
     drop(traffic);
     cluster.passed()
@@ -233,6 +238,9 @@ async fn build(plan: Plan, setup: Setup, history: &Arc<History>) -> anyhow::Resu
     if let Some(jumps) = setup.faketime {
         for replica in &mut cluster.replicas {
             let faketime = Faketime::new(&dir, &host(replica.id))?;
+            if let Some(rate) = setup.rates.get(faketimes.len() % setup.rates.len().max(1)) {
+                faketime.rate(*rate)?;
+            }
             replica.env = faketime.env(jumps);
             faketimes.push(faketime);
         }

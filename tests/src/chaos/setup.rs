@@ -35,6 +35,8 @@ pub struct Setup {
     pub client_proxies: bool,
     /// Replicas and users have clocks that can be set.
     pub faketime: Option<Jumps>,
+    /// How fast all clocks of the replicas run that can be faked, in turn, for all their life: a monotonic clock never goes back.
+    pub rates: Vec<f64>,
     /// How much faster the clocks of each user run, in parts per million.
     pub skews: [i64; 3],
     /// Whether these are within the promise.
@@ -66,6 +68,7 @@ impl Setup {
             peer_proxies: false,
             client_proxies: false,
             faketime: None,
+            rates: Vec::new(),
             skews: [0; 3],
             clocks_within_promise: true,
             leases: 8,

@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tenure_checker::history::{Outcome, Record, What};
 
-use super::user::{self, Orders};
+use super::user::{self, MAY_ARRIVE, Orders};
 use crate::{clock, history::History, netns::Place, replica::PATIENCE};
 
 /// One user, over all its lives.
@@ -184,6 +184,8 @@ impl Traffic {
                 let Record { at, what } = serde_json::from_slice(line).with_context(|| format!("in {}", path.display()))?;
                 match &what {
                     What::Return(answer) => match &answer.outcome {
+                        // The call was answered; it is an attempt before it that may still arrive.
+                        Outcome::Unknown { error } if error == MAY_ARRIVE => self.served.push(at),
                         Outcome::Unknown { error } => self.failures.push((at, error.clone())),
                         Outcome::Refused { reason } if !ANSWERS.contains(&reason.as_str()) => self.failures.push((at, reason.clone())),
                         _ => self.served.push(at),

@@ -267,6 +267,9 @@ async fn keep(task: Task, at: u64) -> anyhow::Result<()> {
 /// Begins the note of a keeper that lost its lease.
 pub(super) const LOST: &str = "lost ";
 
+/// What is known of an acquire that was denied after an attempt of it had broken off.
+pub(super) const MAY_ARRIVE: &str = "denied, but an earlier attempt may still arrive";
+
 /// Elections, with a short term of office.
 async fn elect(mut task: Task) -> anyhow::Result<()> {
     let election =

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use super::super::{
     Need, Scenario, Stage,
     hurt::{Starved, Traced},
+    stage::host,
 };
 use crate::clock;
 
@@ -44,7 +45,7 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "starve-leader",
-        what: "the raft leader gets five hundredths of a core",
+        what: "the raft leader gets two hundredths of a core",
         must: "late is late and not wrong: what it had queued before another led does no harm",
         needs: &[],
         floor: 1,
@@ -54,9 +55,9 @@ pub(super) const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "stuck-fsync",
-        what: "every fsync of the raft leader takes 2 s",
+        what: "every fsync of the raft leader takes 2 s, and every other time it is cut off from its peers as well",
         must: "nothing is acknowledged before it is on a majority's disks; what it had queued before another led does no harm",
-        needs: &[Need::Strace],
+        needs: &[Need::Strace, Need::Hosts],
         floor: 1,
         keeps: false,
         prepare: |_| {},
@@ -88,6 +89,8 @@ async fn stop_holder(stage: &mut Stage) -> anyhow::Result<()> {
         stage.pass_some(200, 800).await?;
         at = (at + 1) % stage.traffic.users.len();
     }
+    let refused = stage.history.refused_writes();
+    ensure!(refused > 0, "no write came too late: nothing was shown");
     Ok(())
 }
 
@@ -129,11 +132,23 @@ async fn starve_leader(stage: &mut Stage) -> anyhow::Result<()> {
 }
 
 async fn stuck_fsync(stage: &mut Stage) -> anyhow::Result<()> {
-    while stage.goes_on() {
+    for turn in 0.. {
+        if !stage.goes_on() {
+            break;
+        }
         let leader = stage.raft_leader().await?;
         let fault = stage.history.fault("stuck fsync", leader);
         let traced = Traced::start(stage.cluster.replica(leader)?.pid()?, "fsync,fdatasync", "delay_enter=2000000").await?;
-        stage.pass_some(3_000, 5_000).await?;
+        stage.pass_some(1_500, 3_000).await?;
+        if turn % 2 == 0 {
+            // Another one leads; what this one has in hand is late, and of a former term.
+            let peers = stage.hosts_besides(&[leader]);
+            stage.net()?.cut(&host(leader), &peers)?;
+            stage.led_by_another_than(leader).await?;
+            stage.pass_some(1_000, 2_500).await?;
+            stage.net()?.mend(&host(leader))?;
+            stage.pass_some(500, 1_000).await?;
+        }
         drop(traced);
         stage.history.healed(fault);
         stage.served_after(clock::now()).await?;

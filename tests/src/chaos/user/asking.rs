@@ -8,7 +8,7 @@ use tenure_client::{
     v1::{self, acquire_response::Result as Answer, renew_result},
 };
 
-use super::{NAMESPACE, Task};
+use super::{MAY_ARRIVE, NAMESPACE, Task};
 use crate::{
     api::to_millis,
     history::{reason, released, state},
@@ -130,7 +130,7 @@ pub(super) async fn acquire(task: &Task, client: &Client, asked: &Asked) -> anyh
                         break Outcome::Granted { lease, must_renew: granted.must_renew, revision };
                     }
                     Some(Answer::Denied(_)) if acquiring.is_repeated() => {
-                        break Outcome::Unknown { error: "denied, but an earlier attempt may still arrive".into() };
+                        break Outcome::Unknown { error: MAY_ARRIVE.into() };
                     }
                     Some(Answer::Denied(denied)) => break Outcome::Denied { lease: state(&denied.lease.unwrap_or_default()), revision },
                     Some(Answer::Ended(ended)) => {
