@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::{
     Consensus,
-    snapshot::{SnapshotError, UNSYNCED},
+    snapshot::SnapshotError,
     types::{Snapshot, SnapshotMeta, TypeConfig, Vote},
     wire::{self, WireError},
 };
@@ -134,25 +134,13 @@ where
     let failed = |error: io::Error| Status::internal(format!("cannot store the snapshot: {error}"));
     let (creating, path) = (Arc::clone(disk), path.to_owned());
     let mut file = blocking(disk, move || creating.create(&path)).await.map_err(failed)?;
-    let (mut received, mut unsynced) = (0, 0);
+    let mut received = 0;
     loop {
         received += data.len() as u64;
         if received > size {
             return Err(Status::invalid_argument("a snapshot longer than announced"));
         }
-        unsynced += data.len();
-        let sync = unsynced >= UNSYNCED;
-        if sync {
-            unsynced = 0;
-        }
-        let write = move || {
-            file.write_all(&data)?;
-            if sync {
-                file.sync_all()?;
-            }
-            Ok(file)
-        };
-        file = blocking(disk, write).await.map_err(failed)?;
+        file = blocking(disk, move || file.write_all(&data).map(|()| file)).await.map_err(failed)?;
         failpoint::pass("install_while_receiving");
         match chunks.next().await {
             Some(chunk) => data = chunk?.data,

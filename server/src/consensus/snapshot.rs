@@ -28,8 +28,6 @@ const FORMAT: u32 = 1;
 const BLOCK: usize = 256 << 10;
 const MAX_BLOCK: usize = 4 << 20;
 const MAX_HEAD: usize = 16 << 20;
-/// Written, or received, at most so much before the disk has it: the log's own fsyncs wait for whatever the disk was given before them.
-pub(super) const UNSYNCED: usize = 1 << 20;
 /// The newest, and one to look at when something is wrong with it.
 const KEPT: usize = 2;
 
@@ -165,7 +163,7 @@ fn name(meta: &SnapshotMeta) -> String {
 }
 
 fn write_file(file: Box<dyn NewFile>, meta: &SnapshotMeta, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(BLOCK, Paced { file, unsynced: 0 });
+    let mut out = BufWriter::with_capacity(BLOCK, file);
     let head = wire::snapshot_meta_to(meta).encode_to_vec();
     out.write_all(&MAGIC)?;
     out.write_all(&FORMAT.to_le_bytes())?;
@@ -174,34 +172,13 @@ fn write_file(file: Box<dyn NewFile>, meta: &SnapshotMeta, write: impl FnOnce(&m
     out.write_all(&crc32c::crc32c(&head).to_le_bytes())?;
     let mut blocks = BlockWriter { out, block: Vec::with_capacity(BLOCK), bytes: 0, crc: 0 };
     write(&mut blocks)?;
-    let mut file = blocks.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.file;
+    let mut file = blocks.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
     failpoint::pass("snapshot_before_fsync");
     if tenure_lease::bug!("bug_snapshot_unsynced") {
         // Renamed before it is on disk, and the log purged behind it (ext4's empty files after a power loss; LevelDB's CURRENT).
         return Ok(());
     }
     file.sync_all()
-}
-
-/// Never leaves more than [`UNSYNCED`] to the system.
-struct Paced {
-    file: Box<dyn NewFile>,
-    unsynced: usize,
-}
-
-impl Write for Paced {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        if self.unsynced >= UNSYNCED {
-            self.file.sync_all()?;
-            self.unsynced = 0;
-        }
-        let written = self.file.write(data)?;
-        self.unsynced += written;
-        Ok(written)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
 }
 
 struct BlockWriter<W> {

@@ -122,9 +122,6 @@ impl Consensus {
         let raft = Raft::new(node_id, raft_config, network, log.clone(), state_machine).await;
         let raft = raft.map_err(|fatal| anyhow::anyhow!("Raft cannot start: {fatal}"))?;
 
-        // The others' logs fill as fast as this one's. They do not take their snapshots all at once, so that a majority has both hands free.
-        log.meter().add(config.snapshot_log_bytes / 3 * (node_id % 3));
-
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
         let contact = Arc::new(Contact::default());
         let observer = Observer { raft: raft.clone(), node_id, applied_leader, contact: Arc::clone(&contact), patience: config.raft.election_max, told };

@@ -4,24 +4,26 @@
 //! rule ends the stream after everything before it was answered; it costs no lease, as its holder can renew through another stream.
 
 use std::{
-    collections::VecDeque,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures::{FutureExt, Stream, StreamExt, stream::BoxStream};
+use futures::{
+    FutureExt, Stream, StreamExt,
+    future::{self, BoxFuture},
+    stream::{BoxStream, FuturesOrdered},
+};
 use tenure_proto::{
     peer::v1::{self as peer, Outcome, command::Kind as Ask, outcome::Kind},
     v1::{self, renew_result::Result as Renewed},
 };
-use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 
 use super::{Service, status, validate};
-use crate::write::{Submission, codec::duration_to_wire};
+use crate::write::codec::duration_to_wire;
 
 /// Messages of one stream that are being answered; reading pauses beyond.
 const IN_FLIGHT: usize = 256;
@@ -34,86 +36,34 @@ where
     S: Stream<Item = Result<v1::RenewRequest, Status>> + Send + Unpin + 'static,
 {
     let stopping = Box::pin(service.parts.stopping.clone().cancelled_owned());
+    let answer = {
+        let service = service.clone();
+        move |message| answer(&service, message, patience)
+    };
+    Pipeline { messages: Some(messages), answers: FuturesOrdered::new(), answer, stopping }.boxed()
+}
+
+fn answer(service: &Arc<Service>, message: v1::RenewRequest, patience: Duration) -> BoxFuture<'static, Answer> {
+    let renew = match validate::renew(message, &service.parts.config.limits) {
+        Ok(renew) => renew,
+        Err(error) => return future::ready(Err(error)).boxed(),
+    };
     let service = service.clone();
-    Pipeline::new(messages, move |message| Renewing::begin(&service, message, patience), stopping, patience).boxed()
-}
-
-/// A message that is being answered.
-struct Renewing {
-    service: Arc<Service>,
-    patience: Duration,
-    state: State,
-}
-
-enum State {
-    Submitted {
-        submission: Submission,
-        items: usize,
-    },
-    /// Without asking the raft leader.
-    Answered(Option<Answer>),
-}
-
-impl Renewing {
-    fn begin(service: &Arc<Service>, message: v1::RenewRequest, patience: Duration) -> Self {
-        let state = match validate::renew(message, &service.parts.config.limits) {
-            Err(error) => State::Answered(Some(Err(error))),
-            Ok(renew) if renew.tokens.is_empty() => {
-                State::Answered(Some(Ok(v1::RenewResponse { header: service.header(), results: Vec::new(), renew_within: None })))
-            }
-            Ok(renew) => {
-                let items = renew.tokens.len();
-                State::Submitted { submission: service.parts.router.begin(validate::command(Ask::Renew(renew))), items }
-            }
-        };
-        Self { service: Arc::clone(service), patience, state }
-    }
-
-    fn answer(&self, outcome: Outcome, items: usize) -> Answer {
-        let outcome = match outcome.kind {
-            Some(Kind::Renewed(outcome)) if outcome.durations_ms.len() == items => outcome,
+    async move {
+        if renew.tokens.is_empty() {
+            return Ok(v1::RenewResponse { header: service.header(), results: Vec::new(), renew_within: None });
+        }
+        let n = renew.tokens.len();
+        let Outcome { kind } = service.submit(validate::command(Ask::Renew(renew)), patience).await?;
+        let outcome = match kind {
+            Some(Kind::Renewed(outcome)) if outcome.durations_ms.len() == n => outcome,
             Some(Kind::Refused(refusal)) => return Err(status::refused(refusal, "")),
             _ => return Err(status::unknown_answer()),
         };
         let (results, renew_within) = results(outcome);
-        Ok(v1::RenewResponse { header: self.service.header(), results, renew_within })
+        Ok(v1::RenewResponse { header: service.header(), results, renew_within })
     }
-}
-
-impl Future for Renewing {
-    type Output = Answer;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let this = self.get_mut();
-        Poll::Ready(match &mut this.state {
-            State::Answered(answer) => answer.take().expect("is not polled after its end"),
-            State::Submitted { submission, items } => {
-                let (outcome, items) = (ready!(submission.poll_unpin(cx)), *items);
-                outcome.map_err(|error| status::submit(&error)).and_then(|outcome| this.answer(outcome, items))
-            }
-        })
-    }
-}
-
-/// The answer to a message, in the making.
-trait Reply: Future<Output = Answer> + Unpin {
-    /// Whether it gets on only while it is polled.
-    fn needs_polling(&self) -> bool;
-    /// What to say when it took too long.
-    fn given_up(&self) -> Status;
-}
-
-impl Reply for Renewing {
-    fn needs_polling(&self) -> bool {
-        matches!(&self.state, State::Submitted { submission, .. } if submission.is_searching())
-    }
-
-    fn given_up(&self) -> Status {
-        match &self.state {
-            State::Submitted { submission, .. } => status::submit(&submission.given_up(self.patience)),
-            State::Answered(_) => status::unknown_answer(),
-        }
-    }
+    .boxed()
 }
 
 /// Results in their order, and a third of the shortest duration.
@@ -128,158 +78,52 @@ fn results(outcome: peer::RenewOutcome) -> (Vec<v1::RenewResult>, Option<prost_t
     (results, shortest.map(|ms| duration_to_wire(u64::from(ms) / 3)))
 }
 
-/// Messages in, answers out. A renewal is so little work that this would be much of it, so a message costs no allocation, timer or waker here.
-struct Pipeline<S, F, R> {
+/// Messages in, answers out.
+struct Pipeline<S, F> {
     /// `None`: nothing more is read.
     messages: Option<S>,
-    begin: F,
-    due: VecDeque<Due<R>>,
-    /// After the last answer.
-    error: Option<Status>,
+    answers: FuturesOrdered<BoxFuture<'static, Answer>>,
+    answer: F,
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Of the patience for each message.
-    quarter: Duration,
-    /// Runs for a quarter; `None`: nothing has been waiting for so long.
-    timer: Option<Pin<Box<Sleep>>>,
-    /// How many have passed.
-    quarters: u64,
-    /// Who hears of `stopping` and `timer`.
-    told: Option<Waker>,
-    not_looked: u8,
 }
 
-/// An answer that is owed.
-struct Due<R> {
-    reply: R,
-    /// It came before its turn.
-    answer: Option<Answer>,
-    /// After so many quarters it has taken too long.
-    until: u64,
-}
-
-impl<S, F, R> Pipeline<S, F, R>
+impl<S, F> Stream for Pipeline<S, F>
 where
     S: Stream<Item = Result<v1::RenewRequest, Status>> + Unpin,
-    F: Fn(v1::RenewRequest) -> R + Unpin,
-    R: Reply,
-{
-    fn new(messages: S, begin: F, stopping: Pin<Box<WaitForCancellationFutureOwned>>, patience: Duration) -> Self {
-        let (due, quarter) = (VecDeque::new(), patience / 4);
-        Self { messages: Some(messages), begin, due, error: None, stopping, quarter, timer: None, quarters: 0, told: None, not_looked: 0 }
-    }
-
-    /// Whether there was anything.
-    fn read(&mut self, cx: &mut Context<'_>) -> bool {
-        let before = self.due.len();
-        while self.due.len() < IN_FLIGHT
-            && let Some(messages) = &mut self.messages
-        {
-            match messages.poll_next_unpin(cx) {
-                Poll::Ready(Some(Ok(message))) => {
-                    // Some of the present quarter is over.
-                    let until = self.quarters + if self.timer.is_some() { 5 } else { 4 };
-                    self.due.push_back(Due { reply: (self.begin)(message), answer: None, until });
-                }
-                Poll::Ready(Some(Err(error))) => self.end(error),
-                Poll::Ready(None) => self.messages = None,
-                Poll::Pending => break,
-            }
-        }
-        self.due.len() > before
-    }
-
-    /// After the answers that are on their way.
-    fn end(&mut self, error: Status) {
-        self.messages = None;
-        self.error = Some(error);
-    }
-
-    /// The next answer, if it is there.
-    fn answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
-        let Some(next) = self.due.front_mut() else {
-            return match self.error.take() {
-                Some(error) => Poll::Ready(Some(Err(error))),
-                None if self.messages.is_none() => Poll::Ready(None),
-                // Woken by the messages.
-                None => Poll::Pending,
-            };
-        };
-        let answer = match next.poll(cx) {
-            Poll::Ready(answer) => answer,
-            Poll::Pending if next.until <= self.quarters => Err(next.reply.given_up()),
-            Poll::Pending => {
-                if next.reply.needs_polling() {
-                    // Those behind it look for the raft leader beside it, not after it.
-                    for due in self.due.iter_mut().skip(1) {
-                        if let Poll::Ready(answer) = due.poll(cx) {
-                            due.answer = Some(answer);
-                        }
-                    }
-                }
-                return Poll::Pending;
-            }
-        };
-        self.due.pop_front();
-        if answer.is_err() {
-            self.messages = None;
-            self.due.clear();
-            self.error = None;
-        }
-        Poll::Ready(Some(answer))
-    }
-
-    /// Whether the replica goes down, and what time it is; `true`: something has changed.
-    fn look_up(&mut self, cx: &mut Context<'_>) -> bool {
-        self.told = Some(cx.waker().clone());
-        if self.messages.is_some() && self.stopping.as_mut().poll(cx).is_ready() {
-            self.end(status::shutting_down());
-            return true;
-        }
-        if self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
-            self.quarters += 1;
-            self.timer = None;
-            return true;
-        }
-        false
-    }
-}
-
-impl<R: Reply> Due<R> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
-        match self.answer.take() {
-            Some(answer) => Poll::Ready(answer),
-            None => self.reply.poll_unpin(cx),
-        }
-    }
-}
-
-impl<S, F, R> Stream for Pipeline<S, F, R>
-where
-    S: Stream<Item = Result<v1::RenewRequest, Status>> + Unpin,
-    F: Fn(v1::RenewRequest) -> R + Unpin,
-    R: Reply,
+    F: Fn(v1::RenewRequest) -> BoxFuture<'static, Answer> + Unpin,
 {
     type Item = Answer;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
         let this = self.get_mut();
-        loop {
-            let mut progress = this.read(cx);
-            if let Poll::Ready(answer) = this.answer(cx) {
-                return Poll::Ready(answer);
+        if this.messages.is_some() && this.stopping.as_mut().poll(cx).is_ready() {
+            // After the answers that are on their way.
+            this.messages = None;
+            this.answers.push_back(future::ready(Err(status::shutting_down())).boxed());
+        }
+        while this.answers.len() < IN_FLIGHT
+            && let Some(messages) = &mut this.messages
+        {
+            match messages.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(message))) => this.answers.push_back((this.answer)(message)),
+                Poll::Ready(Some(Err(error))) => {
+                    this.messages = None;
+                    this.answers.push_back(future::ready(Err(error)).boxed());
+                }
+                Poll::Ready(None) => this.messages = None,
+                Poll::Pending => break,
             }
-            if this.timer.is_none() && !this.due.is_empty() {
-                this.timer = Some(Box::pin(tokio::time::sleep(this.quarter)));
-                progress = false;
+        }
+        match ready!(this.answers.poll_next_unpin(cx)) {
+            Some(Err(error)) => {
+                this.messages = None;
+                this.answers = FuturesOrdered::new();
+                Poll::Ready(Some(Err(error)))
             }
-            // Who was woken by a message and is known to what else can wake it need not ask that, or not each time.
-            this.not_looked = this.not_looked.wrapping_add(1);
-            if progress && this.not_looked != 0 && this.told.as_ref().is_some_and(|told| told.will_wake(cx.waker())) {
-                return Poll::Pending;
-            }
-            if !this.look_up(cx) {
-                return Poll::Pending;
-            }
+            Some(answer) => Poll::Ready(Some(answer)),
+            None if this.messages.is_none() => Poll::Ready(None),
+            // Woken by the messages.
+            None => Poll::Pending,
         }
     }
 }
@@ -287,50 +131,31 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::future::BoxFuture;
     use tokio::sync::{mpsc, oneshot};
     use tokio_util::sync::CancellationToken;
 
-    type Answering = oneshot::Sender<Answer>;
-
-    struct Told(BoxFuture<'static, Answer>);
-
-    impl Future for Told {
-        type Output = Answer;
-
-        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-            self.0.poll_unpin(cx)
-        }
-    }
-
-    impl Reply for Told {
-        fn needs_polling(&self) -> bool {
-            true
-        }
-
-        fn given_up(&self) -> Status {
-            Status::deadline_exceeded("too long")
-        }
-    }
+    type Reply = oneshot::Sender<Answer>;
 
     /// A pipeline whose answers come when the test says so.
     fn pipeline(
         stopping: &CancellationToken,
-    ) -> (futures::channel::mpsc::UnboundedSender<Result<v1::RenewRequest, Status>>, mpsc::UnboundedReceiver<Answering>, BoxStream<'static, Answer>) {
+    ) -> (futures::channel::mpsc::UnboundedSender<Result<v1::RenewRequest, Status>>, mpsc::UnboundedReceiver<Reply>, BoxStream<'static, Answer>) {
         // Not tokio's: its cooperative budget would interrupt a long read.
         let (send, messages) = futures::channel::mpsc::unbounded();
         let (asked, replies) = mpsc::unbounded_channel();
         let answer = move |_message| {
             let (reply, replied) = oneshot::channel::<Answer>();
             let asked = asked.clone();
-            asked.send(reply).expect("the test listens");
-            Told(async move { replied.await.expect("the test answers") }.boxed())
+            async move {
+                asked.send(reply).expect("the test listens");
+                replied.await.expect("the test answers")
+            }
+            .boxed()
         };
+        let messages = Some(messages);
         let stopping = Box::pin(stopping.clone().cancelled_owned());
-        (send, replies, Pipeline::new(messages, answer, stopping, PATIENCE).boxed())
+        (send, replies, Pipeline { messages, answers: FuturesOrdered::new(), answer, stopping }.boxed())
     }
-
-    const PATIENCE: Duration = Duration::from_secs(4);
 
     fn numbered(n: u64) -> Answer {
         Ok(v1::RenewResponse { header: Some(v1::ResponseHeader { revision: n, ..Default::default() }), ..Default::default() })
@@ -396,36 +221,6 @@ mod tests {
         assert_eq!(number(answers.next().await), 1);
         assert_eq!(answers.next().await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
         assert!(answers.next().await.is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn answer_that_takes_too_long_ends_the_stream() {
-        let (send, mut asked, mut answers) = pipeline(&CancellationToken::new());
-        let began = tokio::time::Instant::now();
-        send.unbounded_send(Ok(v1::RenewRequest::default())).unwrap();
-        let _never = asked.recv();
-        assert_eq!(answers.next().await.unwrap().unwrap_err().code(), tonic::Code::DeadlineExceeded);
-        assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
-        assert!(answers.next().await.is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn each_message_has_its_own_patience() {
-        let (send, mut asked, mut answers) = pipeline(&CancellationToken::new());
-        let began = tokio::time::Instant::now();
-        for second in 0..10 {
-            send.unbounded_send(Ok(v1::RenewRequest::default())).unwrap();
-            assert!(futures::poll!(answers.next()).is_pending());
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            asked.recv().await.unwrap().send(numbered(second)).unwrap();
-            assert_eq!(number(answers.next().await), second);
-        }
-        send.unbounded_send(Ok(v1::RenewRequest::default())).unwrap();
-        assert!(futures::poll!(answers.next()).is_pending());
-        let _never = asked.recv().await.unwrap();
-        assert_eq!(answers.next().await.unwrap().unwrap_err().code(), tonic::Code::DeadlineExceeded);
-        let waited = began.elapsed() - Duration::from_secs(10);
-        assert!(PATIENCE <= waited && waited <= PATIENCE * 5 / 4, "{waited:?}");
     }
 
     #[test]
