@@ -40,3 +40,7 @@ fuzz *ARGS:
 # Whole clusters in simulated time: `just sim --seed 7`, `just sim --seeds 1..200`.
 sim *ARGS:
     cargo run -p tenure-sim -- {{ARGS}}
+
+# Mistakes on purpose, each of which must be found: `just bugs`, `just bugs --within-seeds 10`.
+bugs *ARGS:
+    cargo run -p tenure-sim --features bugs -- --bugs {{ARGS}}
