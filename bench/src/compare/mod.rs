@@ -38,6 +38,35 @@ pub(crate) struct Measured {
     pub(crate) figure: Figure,
 }
 
+/// What came to no figure: the others are measured all the same, and its rows say so.
+#[derive(Debug)]
+struct Failed {
+    case: Case,
+    target: Target,
+    error: String,
+}
+
+/// What has come of everything so far.
+#[derive(Debug, Default)]
+struct Results {
+    measured: Vec<Measured>,
+    failed: Vec<Failed>,
+}
+
+impl Results {
+    async fn add(&mut self, case: &Case, target: Target, plan: Plan, lab: &Lab, when: &str) {
+        let one = one(case, target, plan, lab, when).await.and_then(|one| check(case, &one.figure).map(|()| one));
+        match one {
+            Ok(one) => self.measured.push(one),
+            Err(error) => {
+                let error = format!("{error:#}");
+                eprintln!("  FAILED: {error}");
+                self.failed.push(Failed { case: case.clone(), target, error });
+            }
+        }
+    }
+}
+
 impl Compare {
     pub(crate) async fn run(&self, lab: &Lab, setup: &Setup) -> anyhow::Result<()> {
         let begun = clock::now();
@@ -56,22 +85,21 @@ impl Compare {
             false => Plan { warm_up: Duration::from_secs(1), time: Duration::from_secs(setup.seconds), rate: None },
         };
         let rounds = if self.quick { 1 } else { setup.rounds.max(2) };
-        let mut measured = measure(&rows, &targets, rounds, plan, lab).await?;
+        let mut results = Results::default();
+        measure(&mut results, &rows, &targets, rounds, plan, lab).await;
         if wanted("plots") {
             for target in &targets {
                 for case in plots::cases(&sizes, *target) {
-                    measured.push(one(&case, *target, plan, lab, "for the plots").await?);
+                    results.add(&case, *target, plan, lab, "for the plots").await;
                 }
             }
         }
         if self.soak_minutes > 0 {
             let (case, plan) = (rows::soak(), Plan { time: Duration::from_secs(self.soak_minutes * 60), ..plan });
-            measured.push(one(&case, Target::Tenure, plan, lab, "at length").await?);
+            results.add(&case, Target::Tenure, plan, lab, "at length").await;
         }
-        for Measured { case, figure } in &measured {
-            check(case, figure)?;
-        }
-        let mut lines: Vec<Line> = rows.iter().map(|row| Line::new(row, &measured, self.quick)).collect();
+        let Results { measured, failed } = results;
+        let mut lines: Vec<Line> = rows.iter().map(|row| Line::new(row, &measured, &failed, self.quick)).collect();
         lines.push(Line::elections(&measured));
         print!("\n{}\n\n{}", setting.line(), table::text(&lines));
         fs::create_dir_all(&self.out).with_context(|| format!("no folder {}", self.out.display()))?;
@@ -83,6 +111,10 @@ impl Compare {
         }
         let (count, seconds) = (measured.len(), begun.passed().as_secs());
         println!("\n{count} measurements in {seconds} s; compare.json, compare.md and plots are in {}", self.out.display());
+        for Failed { case, target, error } in &failed {
+            eprintln!("FAILED: {target}: {}: {error}", case.what(*target));
+        }
+        ensure!(failed.is_empty(), "{} of {} measurements failed", failed.len(), failed.len() + count);
         Ok(())
     }
 }
@@ -112,8 +144,7 @@ impl Setting {
 }
 
 /// Row group by row group, so that what is compared is near in time; in each, the targets in turns.
-async fn measure(rows: &[Row], targets: &[Target], rounds: u32, plan: Plan, lab: &Lab) -> anyhow::Result<Vec<Measured>> {
-    let mut measured = Vec::new();
+async fn measure(results: &mut Results, rows: &[Row], targets: &[Target], rounds: u32, plan: Plan, lab: &Lab) {
     let mut groups: Vec<&str> = rows.iter().map(|row| row.group).collect();
     groups.dedup();
     for group in groups {
@@ -126,12 +157,11 @@ async fn measure(rows: &[Row], targets: &[Target], rounds: u32, plan: Plan, lab:
                     }
                 }
                 for case in cases {
-                    measured.push(one(case, *target, plan, lab, &format!("round {round} of {rounds}")).await?);
+                    results.add(case, *target, plan, lab, &format!("round {round} of {rounds}")).await;
                 }
             }
         }
     }
-    Ok(measured)
 }
 
 async fn one(case: &Case, target: Target, plan: Plan, lab: &Lab, when: &str) -> anyhow::Result<Measured> {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Measured, Setting,
+    Failed, Measured, Setting,
     rows::{Goal, Over, Row},
 };
 use crate::cluster::Target;
@@ -20,14 +20,19 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(row: &Row, measured: &[Measured], quick: bool) -> Self {
+    pub(super) fn new(row: &Row, measured: &[Measured], failed: &[Failed], quick: bool) -> Self {
         let value = |target| {
             let side = row.side(target)?;
             let of = measured.iter().filter(|one| one.figure.target == target && one.case == side.case);
             summary(of.filter_map(|one| one.figure.value(side.value)).collect(), row.over)
         };
         let (tenure, etcd) = (value(Target::Tenure), value(Target::Etcd));
-        let verdict = if quick { "not judged".to_owned() } else { verdict(row.goal, tenure, etcd) };
+        let of_row = |one: &&Failed| row.side(one.target).is_some_and(|side| side.case == one.case);
+        let verdict = match failed.iter().find(of_row) {
+            Some(failed) => format!("FAILED on {}", failed.target),
+            None if quick => "not judged".to_owned(),
+            None => verdict(row.goal, tenure, etcd),
+        };
         Self { title: row.title.clone(), unit: row.unit, tenure, etcd, goal: row.goal, verdict }
     }
 
