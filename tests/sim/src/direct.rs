@@ -54,12 +54,12 @@ fn failed(status: &Status) -> Outcome {
     }
 }
 
-/// Puts, each of something of its own, and deletes; one after the other, and hardly ever none. Until the run winds down.
+/// Puts, each of something of its own, and deletes; one after the other. Until the run winds down.
 pub(crate) async fn edit(mut task: Task) {
     let replicas = replicas(&task);
     let mut count = 0;
     while !task.world.is_winding_down() {
-        let pause = task.between(1, 120);
+        let pause = task.between(10, 300);
         sleep(pause).await;
         let (node, channel) = replicas[task.rng.random_range(0..replicas.len())].clone();
         let client = LeaseServiceClient::new(channel);
@@ -109,7 +109,7 @@ pub(crate) async fn turn(mut task: Task) {
     let replicas = replicas(&task);
     let mut count = 0;
     while !task.world.is_winding_down() {
-        let pause = task.between(1, 150);
+        let pause = task.between(10, 400);
         sleep(pause).await;
         count += 1;
         let duration = Duration::from_millis([400, 1_000, 2_500][task.rng.random_range(0..3)]);

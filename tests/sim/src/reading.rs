@@ -6,10 +6,7 @@ use rand::Rng as _;
 use tenure_checker::history::{Call, Outcome};
 use tenure_client::v1::{self, lease_service_client::LeaseServiceClient};
 use tokio::time::{sleep, timeout};
-use tonic::{
-    Code, Request, Status,
-    transport::Channel,
-};
+use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::{
     asking::full,

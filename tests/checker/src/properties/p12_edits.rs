@@ -64,7 +64,9 @@ fn deletes(facts: &Facts<'_>, findings: &mut Findings) {
                 next += 1;
             }
             open.retain(|(to, ..), ()| *to >= at);
-            findings.check(open.pop_first().is_some(), at, lease, || format!("change {} deleted it, and no delete was under way for that", committed.change.revision));
+            findings.check(open.pop_first().is_some(), at, lease, || {
+                format!("change {} deleted it, and no delete was under way for that", committed.change.revision)
+            });
         }
     }
 }
