@@ -53,7 +53,6 @@ impl LeaseTable {
     }
 
     fn due(&mut self) -> Option<(Timer, Slot)> {
-        let now = self.clock;
         let expiry = self.first_expiry();
         let other = self.timers.first_key_value().map(|(timer, slot)| (*timer, *slot));
         let first = match (expiry, other) {
@@ -66,14 +65,18 @@ impl LeaseTable {
             }
             (one, other) => one.or(other)?,
         };
+        self.has_passed(first.0.at).then_some(first)
+    }
+
+    fn has_passed(&self, at: LeaseTime) -> bool {
         // bug_expiry_at_deadline: off by one millisecond, which the last holder believed to have.
-        (now > first.0.at || (crate::bug!("bug_expiry_at_deadline") && now == first.0.at)).then_some(first)
+        self.clock > at || (crate::bug!("bug_expiry_at_deadline") && self.clock == at)
     }
 
     /// The first deadline, if the clock is past it.
     fn first_expiry(&mut self) -> Option<(Timer, Slot)> {
         loop {
-            self.expiries.first().filter(|at| self.clock > *at)?;
+            self.expiries.first().filter(|at| self.has_passed(*at))?;
             let (at, slot) = self.expiries.next(|slot| self.slots.hot(slot).token)?;
             let Hot { deadline, token, .. } = *self.slots.hot(slot);
             if deadline == at {
@@ -111,7 +114,7 @@ impl LeaseTable {
     /// What is asked about a lease is asked about its present state, also when its expiry was beyond the bound.
     pub(super) fn expire_on_touch(&mut self, slot: Slot, step: &mut Step) {
         let hot = self.slots.hot(slot);
-        if hot.held && self.clock > hot.deadline {
+        if hot.held && self.has_passed(hot.deadline) {
             self.expire(slot, step);
         }
     }

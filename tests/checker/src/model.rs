@@ -162,7 +162,14 @@ impl Model {
             reason,
         };
         let deadline_ms = (this.state.state == LeaseState::Held).then_some(this.deadline);
-        let committed = Committed { change: change.clone(), clock_ms: Some(now), deadline_ms, unclaimed: this.unclaimed, term: Some(1 + now / 100_000) };
+        let committed = Committed {
+            change: change.clone(),
+            clock_ms: Some(now),
+            deadline_ms,
+            unclaimed: this.unclaimed,
+            term: Some(1 + now / 100_000),
+            ..Committed::default()
+        };
         self.record(now, What::Committed(committed));
         if kind != Kind::Renewed {
             self.record(now + 2, What::WatchEvent { watch: 1, change });

@@ -20,6 +20,7 @@ mod p08_replicas;
 mod p09_expiry;
 mod p10_waiters;
 mod p11_election;
+mod p12_edits;
 mod w01_filter;
 mod w02_ordered;
 mod w03_unique;
@@ -51,6 +52,7 @@ pub const ALL: &[Property] = &[
     p09_expiry::PROPERTY,
     p10_waiters::PROPERTY,
     p11_election::PROPERTY,
+    p12_edits::PROPERTY,
     w01_filter::PROPERTY,
     w02_ordered::PROPERTY,
     w03_unique::PROPERTY,

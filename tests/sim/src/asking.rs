@@ -17,12 +17,39 @@ const SHORTEST: Duration = Duration::from_millis(100);
 
 /// One acquire, as it was sent.
 #[derive(Clone)]
-struct Asked {
-    name: String,
-    holder: String,
-    request_id: String,
-    duration: Duration,
-    wait: Option<Duration>,
+pub(crate) struct Asked {
+    pub(crate) name: String,
+    pub(crate) holder: String,
+    pub(crate) request_id: String,
+    pub(crate) duration: Duration,
+    pub(crate) wait: Option<Duration>,
+}
+
+impl Asked {
+    /// For the history.
+    pub(crate) fn call(&self) -> Call {
+        Call::Acquire {
+            lease: full(&self.name),
+            holder: self.holder.clone(),
+            request_id: self.request_id.clone(),
+            duration_ms: ms(self.duration),
+            wait_ms: self.wait.map(ms),
+            reclaim: false,
+        }
+    }
+
+    /// For a replica.
+    pub(crate) fn request(&self) -> v1::AcquireRequest {
+        v1::AcquireRequest {
+            namespace: NAMESPACE.into(),
+            name: self.name.clone(),
+            holder: self.holder.clone(),
+            request_id: self.request_id.clone(),
+            duration: self.duration.try_into().ok(),
+            wait_for: self.wait.and_then(|wait| wait.try_into().ok()),
+            ..v1::AcquireRequest::default()
+        }
+    }
 }
 
 pub(crate) fn full(name: &str) -> String {
@@ -98,28 +125,8 @@ async fn cycle(task: &mut Task, tokens: &mut Vec<(String, u64)>) {
 }
 
 async fn acquire(task: &Task, asked: &Asked) -> Outcome {
-    let Asked { name, holder, request_id, duration, wait } = asked.clone();
-    let op = task.world.invoke(
-        &task.name,
-        Call::Acquire {
-            lease: full(&name),
-            holder: holder.clone(),
-            request_id: request_id.clone(),
-            duration_ms: ms(duration),
-            wait_ms: wait.map(ms),
-            reclaim: false,
-        },
-    );
-    let request = v1::AcquireRequest {
-        namespace: NAMESPACE.into(),
-        name,
-        holder,
-        request_id,
-        duration: duration.try_into().ok(),
-        wait_for: wait.and_then(|wait| wait.try_into().ok()),
-        ..v1::AcquireRequest::default()
-    };
-    let mut acquiring = task.client.acquire(request);
+    let op = task.world.invoke(&task.name, asked.call());
+    let mut acquiring = task.client.acquire(asked.request());
     let outcome = loop {
         match acquiring.next().await {
             Err(error) => break convert::failed(&error),
@@ -154,7 +161,7 @@ async fn acquire(task: &Task, asked: &Asked) -> Outcome {
     outcome
 }
 
-async fn renew(task: &Task, name: &str, token: u64, duration: Option<Duration>) -> Outcome {
+pub(crate) async fn renew(task: &Task, name: &str, token: u64, duration: Option<Duration>) -> Outcome {
     let op = task.world.invoke(&task.name, Call::Renew { lease: full(name), token, duration_ms: duration.map(ms) });
     let duration = duration.and_then(|duration| duration.try_into().ok());
     let item = v1::RenewItem { token, namespace: NAMESPACE.into(), name: name.into(), duration };
@@ -176,13 +183,13 @@ async fn renew(task: &Task, name: &str, token: u64, duration: Option<Duration>) 
     outcome
 }
 
-async fn release(task: &Task, name: &str, token: u64) -> Option<Released> {
+pub(crate) async fn release(task: &Task, name: &str, token: u64) -> Option<Released> {
     let op = task.world.invoke(&task.name, Call::Release { lease: full(name), token, holder: String::new(), request_id: String::new() });
     let request = v1::ReleaseRequest { namespace: NAMESPACE.into(), name: name.into(), token, ..v1::ReleaseRequest::default() };
     send_release(task, op, request).await
 }
 
-async fn give_up(task: &Task, asked: &Asked) {
+pub(crate) async fn give_up(task: &Task, asked: &Asked) {
     let Asked { name, holder, request_id, .. } = asked.clone();
     let op = task.world.invoke(&task.name, Call::Release { lease: full(&name), token: 0, holder: holder.clone(), request_id: request_id.clone() });
     let request = v1::ReleaseRequest { namespace: NAMESPACE.into(), name, token: 0, request_id, holder };
@@ -206,7 +213,7 @@ async fn send_release(task: &Task, op: u64, request: v1::ReleaseRequest) -> Opti
 
 async fn put(task: &mut Task) {
     let (name, must_not_exist) = (task.lease(), task.rng.random_bool(0.3));
-    let op = task.world.invoke(&task.name, Call::Put { lease: full(&name), must_not_exist });
+    let op = task.world.invoke(&task.name, Call::Put { lease: full(&name), must_not_exist, edit: String::new() });
     let labels = [("weather".to_owned(), format!("w{}", task.rng.random_range(0..3)))].into();
     let request = v1::PutRequest { namespace: NAMESPACE.into(), name, labels, must_not_exist, ..v1::PutRequest::default() };
     let outcome = match task.client.put(request).await {

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::{
     asking,
     clock::{MachineClock, now},
-    convert,
+    convert, direct,
     net::{self, CLIENT_PORT, Dialer},
     reading, replica,
     world::World,
@@ -82,6 +82,8 @@ impl User {
             tokio::task::spawn_local(elect(self.task(&client, "elect", boot))),
             tokio::task::spawn_local(asking::ask(self.task(&client, "ask", boot))),
             tokio::task::spawn_local(reading::read(self.task(&client, "read", boot))),
+            tokio::task::spawn_local(direct::edit(self.task(&client, "edit", boot))),
+            tokio::task::spawn_local(direct::turn(self.task(&client, "turn", boot))),
             tokio::task::spawn_local(watch(self.task(&client, "watch", boot))),
         ];
         for task in tasks {

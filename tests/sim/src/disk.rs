@@ -134,6 +134,15 @@ impl SimDisk {
 
     /// The power goes: of what was not synced, what happened to be written stays.
     pub(crate) fn crash(&self) -> Loss {
+        self.lose(false)
+    }
+
+    /// The power goes before anything was written that was not synced.
+    pub(crate) fn crash_before_writing(&self) -> Loss {
+        self.lose(true)
+    }
+
+    fn lose(&self, all: bool) -> Loss {
         let mut state = self.state.lock();
         let state = &mut *state;
         state.boot += 1;
@@ -143,7 +152,7 @@ impl SimDisk {
         state.locked.clear();
         let mut loss = Loss::default();
         let pending = state.log.written.len() - state.log.durable;
-        let kept = state.rng.random_range(0..=pending);
+        let kept = if all { 0 } else { state.rng.random_range(0..=pending) };
         loss.records = pending - kept;
         state.log.written.truncate(state.log.durable + kept);
         state.log.durable = state.log.written.len();

@@ -72,13 +72,18 @@ impl Chaos {
         Self { world: Arc::clone(world), ledger: Arc::clone(ledger), rng, machines: machines.to_vec(), users: users.to_vec(), slots, count: 0 }
     }
 
-    /// Begins and heals what is due.
-    pub(crate) fn step(&mut self, sim: &mut Sim<'_>) {
+    /// Whether anything is disturbed now.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.slots.iter().any(|slot| slot.active.is_some())
+    }
+
+    /// Heals what is due, and begins what is due unless it is held off.
+    pub(crate) fn step(&mut self, sim: &mut Sim<'_>, hold_off: bool) {
         let now = nanoseconds(sim.elapsed());
         for at in 0..self.slots.len() {
             match &self.slots[at].active {
                 Some(active) if now >= active.until => self.heal(sim, at, now),
-                None if now >= self.slots[at].next => self.begin(sim, at, now),
+                None if now >= self.slots[at].next && !hold_off => self.begin(sim, at, now),
                 _ => {}
             }
         }

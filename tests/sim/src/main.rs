@@ -9,6 +9,7 @@ mod campaign;
 mod client;
 mod clock;
 mod convert;
+mod direct;
 mod disk;
 mod entry;
 mod faults;

@@ -14,7 +14,7 @@ use tenure_checker::history::{Change, Committed, What};
 use tenure_lease::{Applied, EndReason, Event, EventKind, LeaseTable, NoticeKind, RaftLeaderId, Scope, Selector};
 use tenure_server::Observer;
 
-use crate::{clock::now, convert, entry::Before, panics, world::World};
+use crate::{clock::now, convert, direct::EDIT, entry::Before, panics, world::World};
 
 /// What is known of the log as committed. Shared by the observers of all replicas.
 pub(crate) struct Ledger {
@@ -132,12 +132,14 @@ impl Ledger {
             reason: event.reason().map(convert::end_reason),
         };
         let held = event.kind != EventKind::Deleted;
+        let edited = matches!(event.kind, EventKind::Created | EventKind::Updated);
         self.world.record(What::Committed(Committed {
             change,
             clock_ms: Some(table.clock().0),
             deadline_ms: if held { lease.deadline.map(|deadline| deadline.0) } else { None },
             unclaimed: lease.unclaimed,
             term: Some(leader.term),
+            edit: if edited { lease.labels.get(EDIT).map(ToString::to_string).unwrap_or_default() } else { String::new() },
         }));
     }
 }

@@ -6,16 +6,12 @@ use rand::Rng as _;
 use tenure_checker::history::{Call, Outcome};
 use tenure_client::v1::{self, lease_service_client::LeaseServiceClient};
 use tokio::time::{sleep, timeout};
-use tonic::{
-    Code, Request, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::{
     asking::full,
     client::{NAMESPACE, Task},
-    convert,
-    net::{CLIENT_PORT, address},
+    convert, direct,
 };
 
 /// For an answer of one replica.
@@ -23,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Until the run winds down.
 pub(crate) async fn read(mut task: Task) {
-    let replicas: Vec<(String, Channel)> = (1..=task.world.plan.replicas).map(|id| direct(&task, id)).collect();
+    let replicas = direct::replicas(&task);
     while !task.world.is_winding_down() {
         let pause = task.between(5, 250);
         sleep(pause).await;
@@ -36,13 +32,6 @@ pub(crate) async fn read(mut task: Task) {
             from_one(&task, name, stale, node, channel).await;
         }
     }
-}
-
-fn direct(task: &Task, id: u64) -> (String, Channel) {
-    let node = format!("n{id}");
-    let endpoint = Endpoint::from_shared(format!("http://{}", address(&node, CLIENT_PORT))).expect("a host and a port");
-    let channel = task.dialer.channel(&endpoint.connect_timeout(Duration::from_secs(1)));
-    (node, channel)
 }
 
 fn call(name: Option<&str>, stale: bool) -> Call {

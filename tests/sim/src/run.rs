@@ -87,9 +87,9 @@ pub(crate) fn run(seed: u64, trace: Option<&Path>) -> anyhow::Result<Report> {
     while goes_on && sim.elapsed() < plan.busy {
         goes_on = step(&mut sim, &world)?.is_some();
         if plan.faults {
-            chaos.step(&mut sim);
             let now = nanoseconds(sim.elapsed());
-            trap.step(&mut sim, now);
+            chaos.step(&mut sim, trap.wants_quiet(now));
+            trap.step(&mut sim, now, chaos.is_at_work());
         }
         spare.step(&mut sim);
     }

@@ -13,6 +13,9 @@ use crate::{clock::nanoseconds, observer::Ledger, replica::Machine, world::World
 /// No election takes longer, or it does not take place.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// For other faults to be over; nothing new begins meanwhile. An orderly stop takes longer.
+const QUIET: Duration = Duration::from_secs(4);
+
 /// Set again and again, in runs of three replicas.
 pub(crate) struct Trap {
     world: Arc<World>,
@@ -45,14 +48,24 @@ impl Trap {
     pub(crate) fn new(world: &Arc<World>, ledger: &Arc<Ledger>, machines: &[Machine]) -> Self {
         let mut rng = world.plan.rng("trap");
         let phase =
-            if machines.len() == 3 && rng.random_bool(0.5) { Phase::Idle { until: rng.random_range(3_000_000_000..8_000_000_000) } } else { Phase::Over };
+            if machines.len() == 3 && rng.random_bool(0.5) { Phase::Idle { until: rng.random_range(3_000_000_000..6_000_000_000) } } else { Phase::Over };
         Self { world: Arc::clone(world), ledger: Arc::clone(ledger), rng, machines: machines.to_vec(), phase, count: 0 }
     }
 
-    /// Goes on, if it is time.
-    pub(crate) fn step(&mut self, sim: &mut Sim<'_>, now: u64) {
+    /// Another fault would only keep it from springing.
+    pub(crate) fn wants_quiet(&self, now: u64) -> bool {
         match self.phase {
-            Phase::Idle { until } if now >= until => self.set(sim, now),
+            Phase::Idle { until } => now >= until,
+            Phase::Set { .. } | Phase::Sprung { .. } => true,
+            Phase::Over => false,
+        }
+    }
+
+    /// Goes on, if it is time. `disturbed`: by something else.
+    pub(crate) fn step(&mut self, sim: &mut Sim<'_>, now: u64, disturbed: bool) {
+        match self.phase {
+            Phase::Idle { until } if now >= until + nanoseconds(QUIET) => self.rest(now),
+            Phase::Idle { until } if now >= until && !disturbed => self.set(sim, now),
             Phase::Set { fault, leader, until } => {
                 let other = |candidate: &u64| *candidate != self.machines[leader].id;
                 let sprung = (0..self.machines.len()).find_map(|at| Some((at, self.machines[at].disk.voted_for().filter(other)?)));
@@ -95,7 +108,8 @@ impl Trap {
     fn spring(&mut self, sim: &mut Sim<'_>, now: u64, fault: u64, leader: usize, voter: usize, candidate: u64) {
         // Its answer is on the way, and arrives.
         sim.crash(self.name(voter));
-        let loss = self.machines[voter].disk.crash();
+        let loss = self.machines[voter].disk.crash_before_writing();
+        self.world.covered("power lost at a vote");
         self.world.trace.line(now, format_args!("disk {} {loss:?} at its vote for {candidate}", self.name(voter)));
         if let Some(candidate) = self.machines.iter().find(|machine| machine.id == candidate) {
             sim.partition_oneway(candidate.name.as_str(), self.name(voter));
@@ -113,6 +127,10 @@ impl Trap {
             }
         }
         self.world.record_at(now, What::Healed { fault });
-        self.phase = Phase::Idle { until: now + self.rng.random_range(2_000_000_000..8_000_000_000) };
+        self.rest(now);
+    }
+
+    fn rest(&mut self, now: u64) {
+        self.phase = Phase::Idle { until: now + self.rng.random_range(2_000_000_000..6_000_000_000) };
     }
 }

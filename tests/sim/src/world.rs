@@ -43,7 +43,7 @@ pub(crate) struct Broken {
 }
 
 /// What a campaign must have seen.
-pub(crate) const COVERED: [&str; 15] = [
+pub(crate) const COVERED: [&str; 18] = [
     "expiry by a new raft leader",
     "renewal during a change of raft leader",
     "snapshot installed with live leases",
@@ -59,6 +59,9 @@ pub(crate) const COVERED: [&str; 15] = [
     "waiter moved to another replica",
     "records lost in a crash",
     "member added",
+    "power lost at a vote",
+    "edit without an answer",
+    "grant taken up at another replica",
 ];
 
 impl World {

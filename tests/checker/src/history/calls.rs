@@ -91,6 +91,9 @@ pub enum Call {
         /// Only if it is not there.
         #[serde(default)]
         must_not_exist: bool,
+        /// What no other put writes, where it is sent once; empty: nothing is known of how often it is sent.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        edit: String,
     },
     /// Remove.
     Delete {

@@ -344,6 +344,9 @@ pub struct Committed {
     /// Raft term of its entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub term: Option<u64>,
+    /// Of a put: its `edit`, as the lease shows it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub edit: String,
 }
 
 /// What the witness covers: every change in `(after, upto]` is there, in these namespaces. The record's `at`: whatever was committed by then has a

@@ -156,7 +156,9 @@ mod tests {
         life().lost(30, 40, 1, EndReason::Expired).fails("P6.replay");
         life().lost(30, 40, 1, EndReason::Released).passes("P6.replay");
         life().op(30, 40, "x", Call::Delete { lease: LEASE.into(), force: false }, Outcome::Deleted { lease: state("", 2), revision: 5 }).fails("P6.replay");
-        life().op(30, 40, "x", Call::Put { lease: LEASE.into(), must_not_exist: false }, Outcome::Put { lease: state("", 7), revision: 7 }).fails("P6.replay");
+        life()
+            .op(30, 40, "x", Call::Put { lease: LEASE.into(), must_not_exist: false, edit: String::new() }, Outcome::Put { lease: state("", 7), revision: 7 })
+            .fails("P6.replay");
     }
 
     #[test]
@@ -165,7 +167,7 @@ mod tests {
             let mut story = Story::default();
             story.meta(Meta { all_edits_recorded: true, ..Meta::default() }).committed(5, change(Kind::Created, 1, "", 0)).witness(100, 9);
             if let Some(outcome) = outcome {
-                story.op(0, 8, "x", Call::Put { lease: LEASE.into(), must_not_exist: true }, outcome);
+                story.op(0, 8, "x", Call::Put { lease: LEASE.into(), must_not_exist: true, edit: String::new() }, outcome);
             }
             story
         };

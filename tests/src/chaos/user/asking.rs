@@ -191,7 +191,7 @@ async fn send_release(task: &Task, client: &Client, op: u64, request: v1::Releas
 
 async fn put(task: &mut Task) -> anyhow::Result<()> {
     let (name, must_not_exist) = (task.lease(), task.chance(30));
-    let op = task.journal.invoke(&task.name, Call::Put { lease: full(&name), must_not_exist })?;
+    let op = task.journal.invoke(&task.name, Call::Put { lease: full(&name), must_not_exist, edit: String::new() })?;
     let labels = [("weather".to_owned(), format!("w{}", task.rng.below(3)))].into();
     let request = v1::PutRequest { namespace: NAMESPACE.into(), name, labels, must_not_exist, ..v1::PutRequest::default() };
     let outcome = match task.client.put(request).await {
