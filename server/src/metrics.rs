@@ -1,4 +1,4 @@
-//! Prometheus text, by hand: a page of gauges needs no library, and nothing is counted on the hot path for it.
+//! Prometheus text, by hand: a page of numbers needs no library, and next to nothing is counted on the hot path for it.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -30,6 +30,7 @@ impl Sources {
         page.plain("has_raft_leader", "1 while this replica knows of a raft leader.", leadership.raft_leader.is_some().into());
         page.plain("raft_term", "Raft's term.", leadership.term);
         page.plain("log_last_index", "Index of the last entry in this replica's log.", raft.last_log_index);
+        page.counter("log_syncs_total", "How often this replica has synced its log to disk since it was started.", raft.log_syncs);
         page.plain("applied_index", "Index of the last entry that this replica has applied.", progress.index);
         page.plain("snapshot_index", "Index of the last entry in this replica's newest snapshot.", raft.snapshot_index);
         page.plain("revision", "Number of the newest change that this replica has applied.", progress.revision);
@@ -64,8 +65,12 @@ struct Page {
 
 impl Page {
     fn head(&mut self, name: &str, help: &str) {
+        self.head_of("gauge", name, help);
+    }
+
+    fn head_of(&mut self, kind: &str, name: &str, help: &str) {
         // Writing to a String cannot fail.
-        let _ = write!(self.text, "# HELP tenure_{name} {help}\n# TYPE tenure_{name} gauge\n");
+        let _ = write!(self.text, "# HELP tenure_{name} {help}\n# TYPE tenure_{name} {kind}\n");
     }
 
     /// Label values are ours (numbers, versions): nothing in them needs escaping.
@@ -84,6 +89,12 @@ impl Page {
         self.gauge(name, help, &[], value);
     }
 
+    /// Only grows while the process lives.
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head_of("counter", name, help);
+        self.line(name, &[], &value.to_string());
+    }
+
     fn number(&mut self, name: &str, help: &str, value: &str) {
         self.head(name, help);
         self.line(name, &[], value);
@@ -100,11 +111,13 @@ mod tests {
         page.plain("leases", "Leases.", 3);
         page.gauge("build_info", "Build.", &[("version", "1.2.3")], 1);
         page.number("lease_clock_seconds", "Clock.", "1.500");
+        page.counter("log_syncs_total", "Syncs.", 9);
         assert_eq!(
             page.text,
             "# HELP tenure_leases Leases.\n# TYPE tenure_leases gauge\ntenure_leases 3\n\
              # HELP tenure_build_info Build.\n# TYPE tenure_build_info gauge\ntenure_build_info{version=\"1.2.3\"} 1\n\
-             # HELP tenure_lease_clock_seconds Clock.\n# TYPE tenure_lease_clock_seconds gauge\ntenure_lease_clock_seconds 1.500\n"
+             # HELP tenure_lease_clock_seconds Clock.\n# TYPE tenure_lease_clock_seconds gauge\ntenure_lease_clock_seconds 1.500\n\
+             # HELP tenure_log_syncs_total Syncs.\n# TYPE tenure_log_syncs_total counter\ntenure_log_syncs_total 9\n"
         );
     }
 }

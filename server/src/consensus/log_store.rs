@@ -39,6 +39,8 @@ const READ_BYTES: usize = 1 << 20;
 pub(crate) trait LogControl: Send + Sync + 'static {
     /// How much was appended since it was last reset.
     fn meter(&self) -> Arc<LogMeter>;
+    /// How often it was synced since it was opened.
+    fn syncs(&self) -> u64;
     /// Writes out what is pending and lets go of the files; later calls fail.
     fn close(&self) -> BoxFuture<'static, ()>;
 }
@@ -89,6 +91,7 @@ pub(crate) struct LogStore {
     /// `None` once closed.
     log: Arc<Mutex<Option<Box<dyn Log>>>>,
     meter: Arc<LogMeter>,
+    syncs: Arc<AtomicU64>,
     disk: SharedDisk,
 }
 
@@ -96,11 +99,20 @@ impl LogStore {
     pub(crate) fn new(disk: SharedDisk, opened: OpenedLog, snapshot_log_bytes: u64) -> Self {
         let meter = LogMeter::new(snapshot_log_bytes);
         meter.add(opened.bytes_after_snapshot);
-        Self { log: Arc::new(Mutex::new(Some(opened.log))), meter, disk }
+        Self { log: Arc::new(Mutex::new(Some(opened.log))), meter, syncs: Arc::default(), disk }
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut dyn Log) -> io::Result<T>) -> io::Result<T> {
         f(self.log.lock().as_deref_mut().ok_or_else(|| io::Error::other("the log is closed"))?)
+    }
+
+    /// Syncs what was written, and says so.
+    fn flush(&self, log: &mut dyn Log, done: impl FnOnce(io::Result<()>) + Send + 'static) -> io::Result<()> {
+        let syncs = Arc::clone(&self.syncs);
+        log.flush(Box::new(move |result| {
+            syncs.fetch_add(1, Ordering::Relaxed);
+            done(result);
+        }))
     }
 
     /// Does something and waits for its fsync.
@@ -109,7 +121,7 @@ impl LogStore {
         self.with(|log| {
             f(log)?;
             // A caller that has gone away has nothing to learn.
-            log.flush(Box::new(move |result| drop(done.send(result))))
+            self.flush(log, move |result| drop(done.send(result)))
         })?;
         wait.await.map_err(|_| io::Error::other("the log's writer has stopped"))?
     }
@@ -118,6 +130,10 @@ impl LogStore {
 impl LogControl for LogStore {
     fn meter(&self) -> Arc<LogMeter> {
         Arc::clone(&self.meter)
+    }
+
+    fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
     }
 
     fn close(&self) -> BoxFuture<'static, ()> {
@@ -229,13 +245,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             if bug!("bug_ack_unsynced") {
                 // Written is taken for durable, and acknowledged (etcd#14370, #13766; every database that was run on LazyFS).
                 callback.io_completed(Ok(()));
-                return log.flush(Box::new(drop));
+                return self.flush(log, drop);
             }
             failpoint::pass("log_before_fsync");
-            log.flush(Box::new(move |result| {
+            self.flush(log, move |result| {
                 failpoint::pass("log_after_fsync");
                 callback.io_completed(result);
-            }))
+            })
         })?;
         self.meter.add(bytes);
         Ok(())

@@ -244,6 +244,7 @@ impl Consensus {
         });
         RaftProgress {
             last_log_index: metrics.last_log_index.unwrap_or(0),
+            log_syncs: self.inner.log.syncs(),
             snapshot_index: metrics.snapshot.map_or(0, |id| id.index()),
             peers: peers.collect(),
         }
@@ -289,6 +290,8 @@ impl Consensus {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RaftProgress {
     pub(crate) last_log_index: u64,
+    /// Since the start.
+    pub(crate) log_syncs: u64,
     pub(crate) snapshot_index: u64,
     pub(crate) peers: BTreeMap<u64, PeerProgress>,
 }
