@@ -1,6 +1,6 @@
 //! P6, first part: the committed changes, in their order, are a life that leases may lead, and every acknowledged change is among them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     facts::{Facts, Op},
@@ -29,12 +29,17 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
     }
 }
 
-/// No more leases were edited or deleted than somebody asked for who was not told that nothing was done.
+/// No more leases were edited or deleted than somebody asked for who was not told that nothing was done. A put without a condition is sent again by
+/// the SDK until it is answered, and so makes one change or more; those that are sent once are looked at by P12.
 fn asked_for(facts: &Facts<'_>, findings: &mut Findings) {
     let mut left: HashMap<(&str, bool), usize> = HashMap::new();
+    let mut sent_again: HashSet<&str> = HashSet::new();
     for op in &facts.ops {
         let may = !matches!(op.outcome, Some(Outcome::Refused { .. }));
         match &op.invoke.call {
+            Call::Put { lease, must_not_exist: false, edit } if may && edit.is_empty() => {
+                sent_again.insert(lease);
+            }
             Call::Put { lease, .. } if may => *left.entry((lease, false)).or_default() += 1,
             Call::Delete { lease, .. } if may => *left.entry((lease, true)).or_default() += 1,
             _ => {}
@@ -42,8 +47,9 @@ fn asked_for(facts: &Facts<'_>, findings: &mut Findings) {
     }
     for (at, committed) in &facts.witness.changes {
         let change = &committed.change;
-        if matches!(change.kind, Kind::Created | Kind::Updated | Kind::Deleted) {
-            let left = left.entry((&change.lease, change.kind == Kind::Deleted)).or_default();
+        let deleted = change.kind == Kind::Deleted;
+        if deleted || matches!(change.kind, Kind::Created | Kind::Updated) && !sent_again.contains(change.lease.as_str()) {
+            let left = left.entry((&change.lease, deleted)).or_default();
             findings.check(*left > 0, *at, &change.lease, || format!("change {} ({:?}) is more than was asked for", change.revision, change.kind));
             *left = left.saturating_sub(1);
         }
@@ -176,6 +182,20 @@ mod tests {
         edited(Some(Outcome::Refused { reason: "ALREADY_EXISTS".into() })).fails("P6.replay");
         edited(None).fails("P6.replay");
         edited(Some(Outcome::Unknown { error: String::new() })).committed(9, change(Kind::Deleted, 2, "", 0)).fails("P6.replay");
+    }
+
+    #[test]
+    fn put_that_the_sdk_may_send_again_may_change_its_lease_again() {
+        let twice = |must_not_exist, edit: &str| {
+            let mut story = Story::default();
+            story.meta(Meta { all_edits_recorded: true, ..Meta::default() }).witness(100, 9);
+            story.committed(5, change(Kind::Created, 1, "", 0)).committed(6, change(Kind::Updated, 2, "", 0));
+            story.op(0, 8, "x", Call::Put { lease: LEASE.into(), must_not_exist, edit: edit.into() }, Outcome::Put { lease: state("", 0), revision: 0 });
+            story
+        };
+        twice(false, "").passes("P6.replay");
+        twice(true, "").fails("P6.replay");
+        twice(false, "sent once").fails("P6.replay");
     }
 
     #[test]
