@@ -70,6 +70,43 @@ pub trait NewFile: Write + Send {
     fn sync_all(&mut self) -> io::Result<()>;
 }
 
+/// Bytes of a large file that may be unsynced at a time. On a journaling file system whoever syncs anything, the log above all, waits for them.
+const STEP: usize = 4 << 20;
+
+/// A large file, made durable while it is written.
+pub(crate) struct Stepwise {
+    file: Box<dyn NewFile>,
+    unsynced: usize,
+}
+
+impl Stepwise {
+    pub(crate) fn new(file: Box<dyn NewFile>) -> Self {
+        Self { file, unsynced: 0 }
+    }
+}
+
+impl Write for Stepwise {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.unsynced += written;
+        if self.unsynced >= STEP {
+            self.sync_all()?;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl NewFile for Stepwise {
+    fn sync_all(&mut self) -> io::Result<()> {
+        self.unsynced = 0;
+        self.file.sync_all()
+    }
+}
+
 /// What a log has to agree with.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Expected {

@@ -96,9 +96,10 @@ pub(crate) struct LogStore {
 }
 
 impl LogStore {
-    pub(crate) fn new(disk: SharedDisk, opened: OpenedLog, snapshot_log_bytes: u64) -> Self {
+    /// `counted`: how full its meter is, besides what there is after the snapshot.
+    pub(crate) fn new(disk: SharedDisk, opened: OpenedLog, snapshot_log_bytes: u64, counted: u64) -> Self {
         let meter = LogMeter::new(snapshot_log_bytes);
-        meter.add(opened.bytes_after_snapshot);
+        meter.add(opened.bytes_after_snapshot + counted);
         Self { log: Arc::new(Mutex::new(Some(opened.log))), meter, syncs: Arc::default(), disk }
     }
 

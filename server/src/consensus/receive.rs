@@ -1,6 +1,10 @@
 //! What the other replicas ask of this one's Raft. Their messages are decoded and checked here; a bad one is a `Status`, never a panic.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream::BoxStream};
@@ -16,7 +20,7 @@ use super::{
     wire::{self, WireError},
 };
 use crate::{
-    disk::{SharedDisk, offloaded},
+    disk::{NewFile as _, SharedDisk, Stepwise, offloaded},
     failpoint,
 };
 
@@ -133,7 +137,7 @@ where
 {
     let failed = |error: io::Error| Status::internal(format!("cannot store the snapshot: {error}"));
     let (creating, path) = (Arc::clone(disk), path.to_owned());
-    let mut file = blocking(disk, move || creating.create(&path)).await.map_err(failed)?;
+    let mut file = blocking(disk, move || creating.create(&path).map(Stepwise::new)).await.map_err(failed)?;
     let mut received = 0;
     loop {
         received += data.len() as u64;

@@ -19,7 +19,7 @@ use tenure_proto::peer::v1 as pb;
 
 use super::{types::SnapshotMeta, wire};
 use crate::{
-    disk::{NewFile, SharedDisk},
+    disk::{NewFile, SharedDisk, Stepwise},
     failpoint,
 };
 
@@ -163,7 +163,7 @@ fn name(meta: &SnapshotMeta) -> String {
 }
 
 fn write_file(file: Box<dyn NewFile>, meta: &SnapshotMeta, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(BLOCK, file);
+    let mut out = BufWriter::with_capacity(BLOCK, Stepwise::new(file));
     let head = wire::snapshot_meta_to(meta).encode_to_vec();
     out.write_all(&MAGIC)?;
     out.write_all(&FORMAT.to_le_bytes())?;

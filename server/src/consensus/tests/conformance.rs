@@ -27,7 +27,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Fresh {
     async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let log = SystemDisk.open_log(&dir.path().join("raft-log"), Expected::default()).expect("a new log");
-        let log = LogStore::new(SystemDisk::shared(), log, 1 << 20);
+        let log = LogStore::new(SystemDisk::shared(), log, 1 << 20, 0);
         let snapshots = Snapshots::open(SystemDisk::shared(), dir.path()).expect("a new directory");
         Ok((dir, log, StateMachine::new(Arc::new(Tape::default()), snapshots, None)))
     }
