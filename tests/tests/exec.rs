@@ -295,7 +295,9 @@ async fn cron_job_on_five_hosts_runs_once_a_round_while_replicas_are_killed() ->
 
 /// `script` makes a terminal and types what it reads.
 fn at_a_terminal(cluster: &Cluster, line: &str) -> anyhow::Result<Tool> {
-    let mut command = tokio::process::Command::new("script");
+    // These tests may themselves run where SIGINT is ignored (in the background of a script, say), and what is ignored from the start stays so.
+    let mut command = tokio::process::Command::new("env");
+    command.args(["--default-signal", "script"]);
     let folder = binaries::tenure()?.parent().context("it is in a folder")?.to_owned();
     let path = format!("{}:{}", folder.display(), std::env::var("PATH")?);
     command.env("TENURE_ENDPOINTS", cluster.endpoints()).env("PATH", path).env("SHELL", "/bin/sh").args(["-qfec", line, "/dev/null"]);
