@@ -2,6 +2,7 @@
 //! whatever becomes of the run; those of a run that was killed are removed by the next.
 
 use std::{
+    io::{self, Write as _},
     process::{Command, ExitCode},
     time::Duration,
 };
@@ -73,11 +74,8 @@ struct How {
 fn main() -> ExitCode {
     let result = match Args::parse().command {
         Sub::List { markdown } => {
-            if markdown {
-                print!("{}", chaos::table())
-            } else {
-                list()
-            }
+            // Whoever has read enough (head, less) has closed the pipe.
+            let _ = io::stdout().write_all(if markdown { chaos::table() } else { list() }.as_bytes());
             Ok(ExitCode::SUCCESS)
         }
         Sub::Run { name, how, owner } => find(&name).and_then(|scenario| one(scenario, how, owner)),
@@ -90,10 +88,8 @@ fn main() -> ExitCode {
     })
 }
 
-fn list() {
-    for scenario in chaos::all() {
-        println!("{:<30} {}\n{:<30}   {}", scenario.name, scenario.what, "", scenario.must);
-    }
+fn list() -> String {
+    chaos::all().map(|scenario| format!("{:<30} {}\n{:<30}   {}\n", scenario.name, scenario.what, "", scenario.must)).collect()
 }
 
 fn find(name: &str) -> anyhow::Result<&'static Scenario> {
