@@ -67,12 +67,27 @@ fn in_order(facts: &Facts<'_>, findings: &mut Findings) {
 /// One that was told in the end that it is not granted, while one that came later was.
 fn overtaken_in_vain(facts: &Facts<'_>, findings: &mut Findings, lease: &str, waited: &Waiter<'_, '_>, all: &[Waiter<'_, '_>]) {
     let released = matches!(waited.op.outcome, Some(Outcome::Ended { .. }));
-    let later = all.iter().find(|granted| granted.token != u64::MAX && granted.op.from > waited.queued && granted.op.to < waited.op.to);
-    if let Some(granted) = later {
+    let later = |granted: &&Waiter<'_, '_>| granted.token != u64::MAX && granted.op.from > waited.queued && granted.op.to < waited.op.to;
+    if let Some(granted) = all.iter().filter(later).find(|granted| !was_over(facts, lease, waited, granted.token)) {
         findings.check(released || excused(facts, waited, granted.op.to), granted.op.to, lease, || overtook(waited, granted));
     } else {
         findings.checked += 1;
     }
+}
+
+/// By the witness its wait may have been over when this token was granted, and the answer that says so on its way: a deletion ends the waits of all, and
+/// the lease clock each one's own.
+fn was_over(facts: &Facts<'_>, lease: &str, waited: &Waiter<'_, '_>, token: u64) -> bool {
+    let Call::Acquire { wait_ms: Some(wait), .. } = waited.op.invoke.call else { return false };
+    let changes = &facts.witness.changes;
+    let deleted = changes.iter().any(|(at, committed)| {
+        let change = &committed.change;
+        change.kind == Kind::Deleted && change.lease == lease && *at >= waited.op.from && change.revision < token
+    });
+    // It cannot have begun before it was sent.
+    let sent = changes.iter().take_while(|(at, _)| *at <= waited.op.from).filter_map(|(_, committed)| committed.clock_ms).last();
+    let granted = changes.iter().find(|(_, committed)| committed.change.revision == token).and_then(|(_, committed)| committed.clock_ms);
+    deleted || sent.zip(granted).is_some_and(|(sent, granted)| granted >= sent.saturating_add(wait))
 }
 
 fn overtook(earlier: &Waiter<'_, '_>, granted: &Waiter<'_, '_>) -> String {
@@ -173,6 +188,24 @@ mod tests {
         };
         queue(101).passes("P10");
         queue(90).fails("P10");
+    }
+
+    #[test]
+    fn waiter_whose_wait_was_over_is_not_overtaken() {
+        let queue = |deleted, clock_ms| {
+            let mut story = Story::default();
+            story.stamped(0, 500, change(Kind::Acquired, 1, "x", 1));
+            wait(&mut story, 11, 1, 10, 100, "a", denied());
+            story.stamped(40, 600, ended(Kind::Deleted, deleted, "", 1, "x", EndReason::Revoked));
+            wait(&mut story, 12, 20, 30, 90, "b", granted("b", 5));
+            story.stamped(50, clock_ms, change(Kind::Acquired, 5, "b", 5));
+            story
+        };
+        queue(4, 600).passes("P10");
+        queue(6, 600).fails("P10");
+        // Nine seconds by the lease clock.
+        queue(6, 9499).fails("P10");
+        queue(6, 9500).passes("P10");
     }
 
     #[test]
