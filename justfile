@@ -41,6 +41,10 @@ fuzz *ARGS:
 sim *ARGS:
     cargo run -p tenure-sim -- {{ARGS}}
 
+# The same, built for thousands of seeds: five minutes longer, then about 1.7 times as fast. `just campaign --seeds 1..5001`.
+campaign *ARGS:
+    cargo run --profile campaign -p tenure-sim -- {{ARGS}}
+
 # Mistakes on purpose, each of which must be found: `just bugs`, `just bugs --within-seeds 10`.
 bugs *ARGS:
     cargo run -p tenure-sim --features bugs -- --bugs {{ARGS}}

@@ -30,6 +30,10 @@ use std::{ops::Range, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
+// As in `tenured`. A tenth of a run is allocation.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs one seed, or many, each in a process of its own.
 #[derive(Parser)]
 #[command(group = clap::ArgGroup::new("what").required(true))]
