@@ -8,7 +8,7 @@ use std::collections::HashMap;
 pub use holds::Hold;
 pub use witness::Witness;
 
-use crate::history::{Belief, Call, Change, Fenced, History, Invoke, Meta, Outcome, Replica, State, WatchEnd, WatchOpen, What};
+use crate::history::{Belief, Call, Change, EndReason, Fenced, History, Invoke, Meta, Outcome, Replica, State, WatchEnd, WatchOpen, What};
 
 /// An operation from its first send to its answer.
 #[derive(Clone, Debug)]
@@ -254,6 +254,14 @@ impl<'h> Facts<'h> {
     /// Faults that touch `[from, to]`.
     pub fn faults_in(&self, from: u64, to: u64) -> impl Iterator<Item = &Fault<'h>> {
         self.faults.iter().filter(move |fault| fault.from <= to && fault.to >= from)
+    }
+
+    /// An operator ended this hold, who knows that its holder is not asked: it may act until it hears of it, even begin to if the grant was still on its
+    /// way.
+    #[must_use]
+    pub fn was_revoked(&self, lease: &str, token: u64) -> bool {
+        let hold = self.holds.get(lease).and_then(|holds| holds.get(&token));
+        hold.is_some_and(|hold| hold.reason == Some(EndReason::Revoked))
     }
 
     /// Changes of raft leader seen in `[from, to]`; the first one of a history is none.

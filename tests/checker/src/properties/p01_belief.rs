@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     facts::{Facts, Held},
     findings::{Findings, Property},
-    history::{Call, EndReason},
+    history::Call,
 };
 
 pub(super) const PROPERTY: Property = Property { id: "P1", claim: "no two holders act as one at the same time", check };
@@ -50,9 +50,7 @@ fn check(facts: &Facts<'_>, findings: &mut Findings) {
 
 /// Whether the later one got it by a reclaim of the same name, or after a forced delete: then the one before is fenced and not asked.
 fn taken_by_force(facts: &Facts<'_>, before: &Held<'_>, later: &Held<'_>) -> bool {
-    let hold = facts.holds.get(before.belief.lease.as_str()).and_then(|holds| holds.get(&before.belief.token));
-    // Also when it was over before its holder knew that it had begun.
-    if hold.is_some_and(|hold| hold.reason == Some(EndReason::Revoked)) {
+    if facts.was_revoked(&before.belief.lease, before.belief.token) {
         return true;
     }
     facts.ops.iter().take_while(|op| op.from <= later.from).any(|op| match &op.invoke.call {

@@ -49,9 +49,8 @@ fn grow(facts: &Facts<'_>, findings: &mut Findings) {
             format!("token {} is acted upon by {owner} and by {}", held.belief.token, held.belief.holder)
         });
         let before = largest.entry(&held.belief.lease).or_default();
-        findings.check(!facts.meta.clocks_within_promise || held.belief.token >= *before, held.from, &held.belief.lease, || {
-            format!("{} begins to act with token {} after {before}", held.belief.holder, held.belief.token)
-        });
+        let fine = held.belief.token >= *before || !facts.meta.clocks_within_promise || facts.was_revoked(&held.belief.lease, held.belief.token);
+        findings.check(fine, held.from, &held.belief.lease, || format!("{} begins to act with token {} after {before}", held.belief.holder, held.belief.token));
         *before = (*before).max(held.belief.token);
     }
 }
@@ -60,7 +59,7 @@ fn grow(facts: &Facts<'_>, findings: &mut Findings) {
 mod tests {
     use crate::{
         history::{Belief, Call, EndReason, Kind, Outcome, What},
-        story::{LEASE, MS, Story, change},
+        story::{LEASE, MS, Story, change, ended},
     };
 
     fn believe(deadline: u64) -> What {
@@ -85,6 +84,17 @@ mod tests {
         };
         lost(20).passes("P11");
         lost(21).fails("P11");
+    }
+
+    #[test]
+    fn belief_in_an_older_token_is_found_unless_it_was_revoked_on_its_way() {
+        let ended_by = |reason| {
+            let mut story = Story::default();
+            story.watch(0, 1, 0).event(3, 1, ended(Kind::Deleted, 2, "", 1, "a", reason)).belief(5, 20, "b", 3).belief(10, 30, "a", 1);
+            story
+        };
+        ended_by(EndReason::Revoked).passes("P11");
+        ended_by(EndReason::Expired).fails("P11");
     }
 
     #[test]
