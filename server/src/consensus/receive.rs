@@ -131,7 +131,7 @@ impl Consensus {
 }
 
 /// Writes what comes to a file, and fsyncs it.
-async fn store<S>(disk: &SharedDisk, path: &Path, mut data: Bytes, mut chunks: S, size: u64) -> Result<(), Status>
+pub(super) async fn store<S>(disk: &SharedDisk, path: &Path, mut data: Bytes, mut chunks: S, size: u64) -> Result<(), Status>
 where
     S: Stream<Item = Result<pb::SnapshotChunk, Status>> + Send + Unpin,
 {

@@ -4,6 +4,7 @@ mod cluster;
 mod conformance;
 mod damage;
 mod replication;
+mod steps;
 
 use std::io::{self, Read, Write};
 

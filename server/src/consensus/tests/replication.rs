@@ -127,6 +127,24 @@ async fn follower_that_fell_silent_is_sent_a_snapshot_and_what_follows_it() {
 }
 
 #[tokio::test]
+async fn replicas_take_their_snapshots_in_different_moments() {
+    let mut cluster = Cluster::founded(3, 64 << 10).await;
+    let (mut first, mut written) = ([0; 3], 0);
+    while first.contains(&0) {
+        cluster.write(&format!("entry {written}")).await;
+        written += 1;
+        assert!(written < 2_000, "no snapshot of some replica: {first:?}");
+        for (first, replica) in first.iter_mut().zip(&cluster.replicas).filter(|(first, _)| **first == 0) {
+            *first = replica.run().consensus.progress().snapshot_index;
+        }
+    }
+    // 64 KiB are some 600 entries, and the nearest two have a seventh of it or more between them.
+    first.sort_unstable();
+    assert!(first.windows(2).all(|pair| pair[1] - pair[0] > 50), "first snapshots: {first:?}");
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn dead_peer_is_not_dialed_without_end() {
     let mut cluster = Cluster::founded(3, NEVER).await;
     write_all(&cluster, &entries(0, 5)).await;
