@@ -34,6 +34,8 @@ const COST_STREAMS: usize = 16;
 const BATCH: usize = 1_000;
 const BATCHES: usize = 10;
 const PROBE_RATE: f64 = 600.0;
+/// Streams of probes at each member: one alone would be busy still when its next renewal is due, and count how far it is behind instead of a stall.
+const PROBES: usize = 8;
 /// How much longer the steady part may take for every member to have taken a snapshot.
 const FOR_SNAPSHOTS: Duration = Duration::from_secs(180);
 const DEAD_FOR: Duration = Duration::from_secs(3);
@@ -173,7 +175,9 @@ async fn steady(cluster: &Cluster, size: Size, round: &Round, agents: &mut Agent
     // Until every lease has been renewed once.
     on_for(agents, size.every).await?;
     let mut probes = Vec::new();
-    for (at, channel) in connect::channels(&cluster.endpoints(), MEMBERS).await?.into_iter().enumerate() {
+    let channels = connect::channels(&cluster.endpoints(), MEMBERS).await?;
+    for at in 0..MEMBERS * PROBES {
+        let channel = channels[at % MEMBERS].clone();
         let token = tenure::acquire(&mut tenure::Client::new(channel.clone()), &format!("probe-{at}"), super::LONG).await?;
         probes.push(Renewals::open(channel, &[token]).await?);
     }
