@@ -138,7 +138,7 @@ async fn replicas_take_their_snapshots_in_different_moments() {
             *first = replica.run().consensus.progress().snapshot_index;
         }
     }
-    // 64 KiB are some 600 entries, and the nearest two have a seventh of it or more between them.
+    // 64 KiB are some 300 entries, and the nearest two of the three have a quarter of that between them.
     first.sort_unstable();
     assert!(first.windows(2).all(|pair| pair[1] - pair[0] > 50), "first snapshots: {first:?}");
     cluster.stop().await;
