@@ -85,7 +85,7 @@ fn was_over(facts: &Facts<'_>, lease: &str, waited: &Waiter<'_, '_>, token: u64)
         change.kind == Kind::Deleted && change.lease == lease && *at >= waited.op.from && change.revision < token
     });
     // It cannot have begun before it was sent.
-    let sent = changes.iter().take_while(|(at, _)| *at <= waited.op.from).filter_map(|(_, committed)| committed.clock_ms).last();
+    let sent = changes.iter().filter(|(at, _)| *at <= waited.op.from).filter_map(|(_, committed)| committed.clock_ms).max();
     let granted = changes.iter().find(|(_, committed)| committed.change.revision == token).and_then(|(_, committed)| committed.clock_ms);
     deleted || sent.zip(granted).is_some_and(|(sent, granted)| granted >= sent.saturating_add(wait))
 }
