@@ -6,6 +6,8 @@ use parking_lot::RwLock;
 use tenure_lease::{Applied, LeaseTable, LeaseTime};
 use tokio::sync::watch;
 
+use crate::consensus::Effects;
+
 /// The applied state of this replica. Written only by the state machine (`consensus/state_machine.rs`), read by everybody.
 pub(crate) struct Applications {
     /// Hold the lock briefly; never across an await.
@@ -55,22 +57,23 @@ impl Applications {
     }
 
     /// Applies one committed entry and tells everybody. Only the state machine calls this.
-    pub(crate) fn apply(&self, index: u64, committed_by: tenure_lease::RaftLeaderId, entry: Option<tenure_lease::Entry>) -> Vec<tenure_lease::Outcome> {
+    pub(crate) fn apply(&self, index: u64, committed_by: tenure_lease::RaftLeaderId, entry: Option<tenure_lease::Entry>) -> Effects {
         let mut table = self.table.write();
-        let mut outcomes = Vec::new();
+        let mut effects = Effects::default();
         if let Some(entry) = entry {
             let want_renewals = self.observer.is_some() || self.listeners.iter().any(|listener| listener.wants_renewals());
             let mut applied = table.apply(committed_by, entry, want_renewals);
             if let Some(observer) = &self.observer {
                 observer.applied(index, committed_by, &table, &applied);
             }
-            outcomes = std::mem::take(&mut applied.outcomes);
+            let unasked = applied.outcomes.is_empty() && !applied.events.is_empty();
+            effects = Effects { outcomes: std::mem::take(&mut applied.outcomes), awaited: unasked || !applied.notices.is_empty() };
             for listener in &self.listeners {
                 listener.applied(&table, &applied);
             }
         }
         self.publish(Progress { index, leader: committed_by, revision: table.revision(), clock: table.clock() });
-        outcomes
+        effects
     }
 
     /// Replaces everything by a snapshot. Only the state machine calls this.

@@ -12,6 +12,7 @@ mod log_store;
 mod log_walk;
 mod membership;
 mod network;
+mod outgoing;
 mod receive;
 mod record;
 mod snapshot;
@@ -41,12 +42,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub(crate) use log_store::{LogControl, LogStore as DiskLog};
 pub use record::{LogPosition, Record};
 pub(crate) use start::{Recovered, inspect_log, inspect_snapshots, open_log, recover};
-pub(crate) use state_machine::Replicated;
+pub(crate) use state_machine::{Effects, Replicated};
 pub(crate) use system_log::open as open_system_log;
 pub(crate) use types::TypeConfig;
 
 use self::{
     leadership::Contact,
+    outgoing::Hurry,
     snapshot::Snapshots,
     types::{Blob, LeaderId, LogId, Raft},
 };
@@ -120,6 +122,7 @@ struct Inner {
     receiving: tokio::sync::Mutex<()>,
     reads: Mutex<Reads>,
     log: Arc<dyn LogControl>,
+    hurry: Hurry,
     identity: Identity,
     stopping: CancellationToken,
     tasks: TaskTracker,
@@ -227,7 +230,11 @@ impl Consensus {
         }
         // Never by lease: a suspended raft leader's clock would vouch for a quorum that has moved on.
         match inner.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-            Ok(linearizer) => Ok(wire::log_id_to(linearizer.read_log_id().log_id())),
+            Ok(linearizer) => {
+                // Who reads at another replica waits until that has applied it.
+                inner.hurry.now();
+                Ok(wire::log_id_to(linearizer.read_log_id().log_id()))
+            }
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_) | LinearizableReadError::QuorumNotEnough(_))) => Err(ReadRefused::NotLeader),
             Err(RaftError::Fatal(fatal)) => Err(ReadRefused::Stopped(fatal.to_string())),
         }

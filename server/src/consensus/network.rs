@@ -9,10 +9,7 @@ use std::{
     future::Future,
     io::Read,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -32,6 +29,7 @@ use tokio::sync::watch;
 
 use super::{
     Leadership, Node,
+    outgoing::{self, Hurry, Owed},
     snapshot::SnapshotFile,
     types::{Snapshot, TypeConfig, Vote},
     wire,
@@ -58,11 +56,12 @@ pub(crate) struct Network {
     /// For the members' present addresses: openraft keeps a link when only they change.
     leadership: watch::Receiver<Leadership>,
     reachable: Reachability,
+    hurry: Hurry,
 }
 
 impl Network {
-    pub(crate) fn new(peers: Peers, leadership: watch::Receiver<Leadership>) -> Self {
-        Self { peers, votes: HashMap::new(), leadership, reachable: Reachability::default() }
+    pub(crate) fn new(peers: Peers, leadership: watch::Receiver<Leadership>, hurry: Hurry) -> Self {
+        Self { peers, votes: HashMap::new(), leadership, reachable: Reachability::default(), hurry }
     }
 
     fn link(&mut self, target: u64, node: &Node, purpose: Purpose) -> Link {
@@ -83,6 +82,7 @@ impl Network {
             votes,
             leadership: self.leadership.clone(),
             reachable: self.reachable.clone(),
+            hurry: self.hurry.clone(),
         }
     }
 }
@@ -153,6 +153,7 @@ pub(crate) struct Link {
     votes: PeerClient,
     leadership: watch::Receiver<Leadership>,
     reachable: Reachability,
+    hurry: Hurry,
 }
 
 impl Link {
@@ -209,12 +210,8 @@ impl NetStreamAppend<TypeConfig> for Link {
                 return Ok(nothing);
             };
             let (target, purpose, reachable) = (self.target, self.purpose, self.reachable.clone());
-            let sent = Arc::new(AtomicU64::new(0));
-            let counter = Arc::clone(&sent);
-            let requests = futures::stream::iter([first]).chain(input).map(move |request| {
-                counter.fetch_add(1, Ordering::Relaxed);
-                wire::append_to(request)
-            });
+            let owed = Arc::new(Owed::default());
+            let requests = outgoing::appends(first, input, &self.hurry, Arc::clone(&owed)).map(wire::append_to);
             let fail = move |why: &str| RpcError::from(unreachable(&reachable, target, purpose, why));
             let (requests, session) = session(requests);
             let answers = match self.own().append(requests).await {
@@ -222,7 +219,7 @@ impl NetStreamAppend<TypeConfig> for Link {
                 Err(status) => return Err(fail(&describe(&status))),
             };
             let reachable = self.reachable.clone();
-            let state = Answers { answers, _session: session, sent, received: 0, fail: Box::new(fail), reachable, target, purpose, done: false };
+            let state = Answers { answers, _session: session, owed, any: false, fail: Box::new(fail), reachable, target, purpose, done: false };
             let results: AppendResults<'s> = Box::pin(futures::stream::unfold(state, Answers::next));
             Ok(results)
         })
@@ -266,8 +263,9 @@ impl<T> Drop for Session<T> {
 struct Answers {
     answers: tonic::Streaming<pb::AppendResponse>,
     _session: Session<pb::AppendRequest>,
-    sent: Arc<AtomicU64>,
-    received: u64,
+    owed: Arc<Owed>,
+    /// Whether one has come.
+    any: bool,
     fail: Box<dyn Fn(&str) -> RpcError + Send + Sync>,
     reachable: Reachability,
     target: u64,
@@ -281,24 +279,25 @@ impl Answers {
             return None;
         }
         let error = loop {
-            let seen = self.received;
             match tokio::time::timeout(STALL, self.answers.next()).await {
-                Err(_) if self.sent.load(Ordering::Relaxed) > seen => break "requests are not answered".to_owned(),
+                Err(_) if self.owed.any() => break "requests are not answered".to_owned(),
                 // Nothing asked, nothing owed.
                 Err(_) => {}
                 // Also how a peer whose Raft has stopped ends it: without an error there would be no back-off. One that has answered nothing at all has
                 // failed, whatever was sent: openraft takes an end without an error for a job that is half done.
-                Ok(None) if seen == 0 || self.sent.load(Ordering::Relaxed) > seen => break "the peer ended the stream".to_owned(),
+                Ok(None) if !self.any || self.owed.any() => break "the peer ended the stream".to_owned(),
                 Ok(None) => return None,
                 Ok(Some(Err(status))) => break describe(&status),
                 Ok(Some(Ok(answer))) => match wire::appended_from(answer) {
                     Err(error) => break error.to_string(),
                     Ok(result) => {
-                        if self.received == 0 {
+                        if !std::mem::replace(&mut self.any, true) {
                             self.reachable.up(self.target, self.purpose);
                         }
-                        self.received += 1;
-                        return Some((Ok(result), self));
+                        // A refusal is always news.
+                        if self.owed.answered() || result.is_err() {
+                            return Some((Ok(result), self));
+                        }
                     }
                 },
             }

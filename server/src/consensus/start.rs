@@ -14,6 +14,7 @@ use super::{
     log_check::{self, Found},
     log_store::{LogControl, LogMeter, LogStore},
     network::Network,
+    outgoing::Hurry,
     snapshot::{self, SnapshotFile, Snapshots},
     state_machine::StateMachine,
     types::{Raft, TypeConfig, core_leader},
@@ -122,12 +123,13 @@ impl Consensus {
         L: RaftLogStorage<TypeConfig> + LogControl + Clone,
     {
         let Recovered { snapshots, newest } = recovered;
-        let state_machine = StateMachine::new(state, snapshots.clone(), newest);
+        let hurry = Hurry::default();
+        let state_machine = StateMachine::new(state, snapshots.clone(), newest, hurry.clone());
         let applied_leader = state_machine.applied_leader();
         let raft_config = Arc::new(raft_config(config)?);
         let node_id = config.node_id;
         let (told, leadership) = watch::channel(Leadership::default());
-        let network = Network::new(peers, leadership.clone());
+        let network = Network::new(peers, leadership.clone(), hurry.clone());
         let raft = Raft::new(node_id, raft_config, network, log.clone(), state_machine).await;
         let raft = raft.map_err(|fatal| anyhow::anyhow!("Raft cannot start: {fatal}"))?;
 
@@ -145,6 +147,7 @@ impl Consensus {
             receiving: tokio::sync::Mutex::default(),
             reads: parking_lot::Mutex::default(),
             log: Arc::new(log),
+            hurry,
             identity,
             stopping,
             tasks,

@@ -19,6 +19,7 @@ use tenure_lease::{LeaseTable, Outcome, RaftLeaderId};
 use tokio::sync::watch;
 
 use super::{
+    outgoing::Hurry,
     snapshot::{SnapshotFile, Snapshots},
     types::{LogId, Outcomes, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, core_leader},
 };
@@ -27,10 +28,19 @@ use crate::{disk::offloaded, failpoint, replica::Applications};
 /// Writes out a frozen state; runs on a blocking thread.
 pub(crate) type Freezer = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send + Sync>;
 
+/// What applying an entry came to.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// Of its commands, in order.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// Somebody at another replica may wait for it, who will not be told by an outcome.
+    pub(crate) awaited: bool,
+}
+
 /// The state that is replicated, as consensus sees it.
 pub(crate) trait Replicated: Send + Sync + 'static {
     /// Applies a committed entry; `None`: it carries no commands (blank, membership). An error stops the replica.
-    fn apply(&self, index: u64, committed_by: RaftLeaderId, entry: Option<&Bytes>) -> io::Result<Vec<Outcome>>;
+    fn apply(&self, index: u64, committed_by: RaftLeaderId, entry: Option<&Bytes>) -> io::Result<Effects>;
     /// The state as it is now, cheaply; what is applied later is not in it.
     fn freeze(&self) -> Freezer;
     /// Replaces the state by what a [`Freezer`] wrote. Blocking.
@@ -38,7 +48,7 @@ pub(crate) trait Replicated: Send + Sync + 'static {
 }
 
 impl Replicated for Applications {
-    fn apply(&self, index: u64, committed_by: RaftLeaderId, entry: Option<&Bytes>) -> io::Result<Vec<Outcome>> {
+    fn apply(&self, index: u64, committed_by: RaftLeaderId, entry: Option<&Bytes>) -> io::Result<Effects> {
         let entry = match entry {
             None => None,
             Some(bytes) => Some(crate::write::codec::decode_entry(bytes).map_err(|error| {
@@ -71,13 +81,14 @@ pub(crate) struct StateMachine {
     snapshots: Snapshots,
     /// The newest verified one; shared with the task that builds the next.
     newest: Arc<Mutex<Option<SnapshotFile>>>,
+    hurry: Hurry,
     /// The leader id of the last applied entry; told only when it changes.
     applied_leader: watch::Sender<RaftLeaderId>,
 }
 
 impl StateMachine {
     /// `state` holds what `newest` holds.
-    pub(crate) fn new(state: Arc<dyn Replicated>, snapshots: Snapshots, newest: Option<SnapshotFile>) -> Self {
+    pub(crate) fn new(state: Arc<dyn Replicated>, snapshots: Snapshots, newest: Option<SnapshotFile>, hurry: Hurry) -> Self {
         let meta = newest.as_ref().map(|file| file.meta.clone()).unwrap_or_default();
         Self {
             state,
@@ -86,6 +97,7 @@ impl StateMachine {
             membership: meta.last_membership,
             snapshots,
             newest: Arc::new(Mutex::new(newest)),
+            hurry,
         }
     }
 
@@ -124,14 +136,17 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 }
             };
             failpoint::pass("apply_before_one");
-            let outcomes = self.state.apply(id.index(), core_leader(&id), bytes).inspect_err(|error| tracing::error!(%error, "this replica stops"))?;
+            let effects = self.state.apply(id.index(), core_leader(&id), bytes).inspect_err(|error| tracing::error!(%error, "this replica stops"))?;
             self.applied(id);
             failpoint::pass("apply_after_one");
             if matches!(entry.payload, EntryPayload::Membership(_)) {
                 failpoint::pass("membership_after_apply");
             }
             if let Some(responder) = responder {
-                responder.send(Outcomes(outcomes));
+                responder.send(Outcomes(effects.outcomes));
+            }
+            if effects.awaited {
+                self.hurry.now();
             }
         }
         Ok(())

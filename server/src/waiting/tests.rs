@@ -29,7 +29,7 @@ impl World {
     fn apply(&mut self, command: Core) -> Outcome {
         self.index += 1;
         let entry = Entry { stamp: LeaseTime(self.index), commands: vec![command], ..Entry::default() };
-        self.applications.apply(self.index, RaftLeaderId::default(), Some(entry)).remove(0)
+        self.applications.apply(self.index, RaftLeaderId::default(), Some(entry)).outcomes.remove(0)
     }
 
     fn acquire(&mut self, holder: &str, session: SessionId) -> Outcome {

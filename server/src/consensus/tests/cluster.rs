@@ -38,11 +38,22 @@ use crate::{
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What does not pass on connections to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Neither way.
+    Both,
+    /// What it says.
+    Its,
+    /// What is said to it.
+    Ours,
+}
+
 /// TCP that counts, and that can fall silent.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counting {
     dialed: Arc<AtomicU64>,
-    silent: Arc<Mutex<Option<String>>>,
+    silent: Arc<Mutex<BTreeMap<String, Silence>>>,
 }
 
 impl Counting {
@@ -50,9 +61,13 @@ impl Counting {
         self.dialed.load(Ordering::Relaxed)
     }
 
-    /// From now on nothing passes on connections to this address, which stay open; `None`: everything does.
-    pub(super) fn silence(&self, addr: Option<String>) {
-        *self.silent.lock() = addr;
+    /// From now on this does not pass on connections to this address, which stay open; `None`: everything does.
+    pub(super) fn silence(&self, addr: &str, silence: impl Into<Option<Silence>>) {
+        let mut silent = self.silent.lock();
+        match silence.into() {
+            Some(silence) => silent.insert(addr.to_owned(), silence),
+            None => silent.remove(addr),
+        };
     }
 }
 
@@ -62,7 +77,7 @@ impl Connector for Counting {
         let silent = Arc::clone(&self.silent);
         Box::pin(async move {
             let conn = TcpConnector.connect(addr.clone()).await?;
-            Ok(Conn::new(Line { conn, addr: addr.clone(), silent, again: None }, addr))
+            Ok(Conn::new(Line { conn, addr: addr.clone(), silent, heard_again: None, said_again: None }, addr))
         })
     }
 }
@@ -71,32 +86,44 @@ impl Connector for Counting {
 struct Line {
     conn: Conn,
     addr: String,
-    silent: Arc<Mutex<Option<String>>>,
-    /// When to look again whether it may speak.
-    again: Option<Pin<Box<tokio::time::Sleep>>>,
+    silent: Arc<Mutex<BTreeMap<String, Silence>>>,
+    /// When to look again whether anything passes, each way.
+    heard_again: Again,
+    said_again: Again,
 }
 
+type Again = Option<Pin<Box<tokio::time::Sleep>>>;
+
 impl Line {
-    fn may_speak(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.silent.lock().as_ref() == Some(&self.addr) {
-            let again = self.again.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(10))));
-            std::task::ready!(again.as_mut().poll(cx));
-            self.again = None;
-        }
-        Poll::Ready(())
+    fn may_hear(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        may_pass(&self.silent, &self.addr, Silence::Ours, &mut self.heard_again, cx)
     }
+
+    fn may_say(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        may_pass(&self.silent, &self.addr, Silence::Its, &mut self.said_again, cx)
+    }
+}
+
+/// Unless it is silent in another way than `other`.
+fn may_pass(silent: &Mutex<BTreeMap<String, Silence>>, addr: &str, other: Silence, again: &mut Again, cx: &mut Context<'_>) -> Poll<()> {
+    while silent.lock().get(addr).is_some_and(|silence| *silence != other) {
+        let waiting = again.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(10))));
+        std::task::ready!(waiting.as_mut().poll(cx));
+        *again = None;
+    }
+    Poll::Ready(())
 }
 
 impl AsyncRead for Line {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(self.may_speak(cx));
+        std::task::ready!(self.may_hear(cx));
         Pin::new(&mut self.conn).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Line {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.may_speak(cx));
+        std::task::ready!(self.may_say(cx));
         Pin::new(&mut self.conn).poll_write(cx, buf)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -14,6 +14,7 @@ use super::Tape;
 use crate::{
     consensus::{
         log_store::LogStore,
+        outgoing::Hurry,
         snapshot::Snapshots,
         state_machine::StateMachine,
         types::{Entry, TypeConfig, log_id},
@@ -29,7 +30,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Fresh {
         let log = SystemDisk.open_log(&dir.path().join("raft-log"), Expected::default()).expect("a new log");
         let log = LogStore::new(SystemDisk::shared(), log, 1 << 20, 0);
         let snapshots = Snapshots::open(SystemDisk::shared(), dir.path()).expect("a new directory");
-        Ok((dir, log, StateMachine::new(Arc::new(Tape::default()), snapshots, None)))
+        Ok((dir, log, StateMachine::new(Arc::new(Tape::default()), snapshots, None, Hurry::default())))
     }
 }
 

@@ -10,9 +10,9 @@ use std::io::{self, Read, Write};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tenure_lease::{Outcome, RaftLeaderId};
+use tenure_lease::RaftLeaderId;
 
-use super::{Replicated, state_machine::Freezer};
+use super::{Effects, Replicated, state_machine::Freezer};
 
 /// Remembers every entry that it was given.
 #[derive(Debug, Default)]
@@ -41,14 +41,14 @@ impl Tape {
 }
 
 impl Replicated for Tape {
-    fn apply(&self, _: u64, _: RaftLeaderId, entry: Option<&Bytes>) -> io::Result<Vec<Outcome>> {
+    fn apply(&self, _: u64, _: RaftLeaderId, entry: Option<&Bytes>) -> io::Result<Effects> {
         if let Some(entry) = entry {
             if &entry[..] == b"undecodable" {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "an entry that cannot be decoded"));
             }
             self.0.lock().push(entry.clone());
         }
-        Ok(Vec::new())
+        Ok(Effects::default())
     }
 
     fn freeze(&self) -> Freezer {

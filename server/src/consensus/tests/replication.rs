@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 
-use super::cluster::{Cluster, PATIENCE, Replica, seen};
+use super::cluster::{Cluster, PATIENCE, Replica, Silence, seen};
+use crate::consensus::ProposeError;
 
 const NEVER: u64 = 1 << 30;
 
@@ -105,7 +106,7 @@ async fn follower_that_fell_silent_is_sent_a_snapshot_and_what_follows_it() {
     write_all(&cluster, &entries(0, 20)).await;
     let addr = cluster.replica(silent).node.peer_addr.clone();
     let line = cluster.replica(id).connector.clone();
-    line.silence(Some(addr));
+    line.silence(&addr, Silence::Both);
     // The connections stay open: the stream of before must not send, from what is left of it, what the next one is for.
     let running = cluster.replica(id).run().consensus.clone();
     let mut written = 20;
@@ -119,7 +120,7 @@ async fn follower_that_fell_silent_is_sent_a_snapshot_and_what_follows_it() {
         cluster.write(&format!("entry {written}")).await;
         written += 1;
     }
-    line.silence(None);
+    line.silence(&addr, None);
     write_all(&cluster, &entries(written, written + 50)).await;
     cluster.agree_on(&entries(0, written + 50)).await;
     assert!(cluster.replica(silent).run().consensus.progress().snapshot_index > 0, "it caught up by snapshot");
@@ -185,9 +186,84 @@ async fn raft_leader_without_a_quorum_stops_leading() {
     let running = cluster.replica(id).run();
     seen(running, "it notices", |known| known.leading.is_none() && known.raft_leader.is_none()).await;
     let refused = running.consensus.propose(leading, "x".into()).await;
-    assert!(matches!(refused, Err(crate::consensus::ProposeError::NotLeader)), "{refused:?}");
+    assert!(matches!(refused, Err(ProposeError::NotLeader)), "{refused:?}");
     let refused = running.consensus.read_index().await;
-    assert!(matches!(refused, Err(crate::consensus::ProposeError::NotLeader)), "{refused:?}");
+    assert!(matches!(refused, Err(ProposeError::NotLeader)), "{refused:?}");
+    cluster.stop().await;
+}
+
+/// openraft takes an answer for one to every append up to that log id, also to a notice of a commit that was made after the answer was given: so a raft
+/// leader that heard nothing for a while would take its followers' old answers for new ones.
+#[tokio::test]
+async fn read_is_not_confirmed_by_answers_from_before_it_was_asked() {
+    let mut cluster = Cluster::founded(3, NEVER).await;
+    cluster.write("entry 0").await;
+    cluster.agree_on(&entries(0, 1)).await;
+    let (old, leading) = cluster.raft_leader().await;
+    let others = [old % 3 + 1, (old + 1) % 3 + 1];
+    let addr = |cluster: &mut Cluster, id: u64| cluster.replica(id).node.peer_addr.clone();
+    let (old_addr, addrs) = (addr(&mut cluster, old), others.map(|id| addr(&mut cluster, id)));
+    let line = cluster.replica(old).connector.clone();
+    let (consensus, tape) = (cluster.replica(old).run().consensus.clone(), cluster.replica(old).run().tape.clone());
+
+    // Both followers append an entry, and the raft leader does not hear of it.
+    for addr in &addrs {
+        line.silence(addr, Silence::Its);
+    }
+    let index = consensus.progress().last_log_index + 1;
+    let entry = tokio::spawn({
+        let consensus = consensus.clone();
+        async move { consensus.propose(leading, "entry 1".into()).await }
+    });
+    let appended = async {
+        while others.iter().any(|id| cluster.replica(*id).run().consensus.progress().last_log_index < index) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, appended).await.expect("both have it");
+
+    // They elect another and go on.
+    for addr in &addrs {
+        line.silence(addr, Silence::Both);
+    }
+    for id in others {
+        cluster.replica(id).connector.silence(&old_addr, Silence::Both);
+    }
+    let next = others.map(|id| cluster.replica(id).run().consensus.clone());
+    let elected = next.each_ref().map(|consensus| {
+        let mut leadership = consensus.leadership();
+        Box::pin(async move { leadership.wait_for(|known| known.leading.is_some()).await.map(|known| known.leading) })
+    });
+    let (elected, new, _) = tokio::time::timeout(PATIENCE, futures::future::select_all(elected)).await.expect("somebody is elected");
+    let written = next[new].propose(elected.ok().flatten().expect("it leads"), "entry 2".into()).await;
+    assert!(written.is_ok(), "{written:?}");
+
+    // Now somebody reads at the old one, which then hears one answer, commits, and hears the other.
+    let read = tokio::spawn({
+        let consensus = consensus.clone();
+        async move { consensus.read_index().await }
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    line.silence(&addrs[1 - new], Silence::Ours);
+    let committed = async {
+        while tape.entries().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, committed).await.expect("the entry is committed");
+    line.silence(&addrs[new], Silence::Ours);
+    let read = tokio::time::timeout(PATIENCE, read).await.expect("in time").expect("no panic");
+    assert!(matches!(read, Err(ProposeError::NotLeader)), "read up to {read:?}, and \"entry 2\" is not there");
+    assert_eq!(tape.entries().len(), 2);
+    assert!(entry.await.expect("no panic").is_ok());
+
+    for addr in &addrs {
+        line.silence(addr, None);
+    }
+    for id in others {
+        cluster.replica(id).connector.silence(&old_addr, None);
+    }
+    cluster.agree_on(&entries(0, 3)).await;
     cluster.stop().await;
 }
 
@@ -198,7 +274,7 @@ async fn entry_of_another_leader_id_is_refused() {
     let (_, mut leading) = cluster.raft_leader().await;
     leading.term += 1;
     let refused = cluster.replica(1).run().consensus.propose(leading, "x".into()).await;
-    assert!(matches!(refused, Err(crate::consensus::ProposeError::NotLeader)), "{refused:?}");
+    assert!(matches!(refused, Err(ProposeError::NotLeader)), "{refused:?}");
     cluster.agree_on(&entries(0, 1)).await;
     cluster.stop().await;
 }
