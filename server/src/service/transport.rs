@@ -163,11 +163,10 @@ impl AsyncWrite for Guarded {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.conn).poll_shutdown(cx)
     }
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.conn).poll_write_vectored(cx, bufs)
-    }
+    /// It could, but then h2 writes each answer of 256 bytes or more by itself, and what follows it, be it only the trailers, in another write. So
+    /// it copies what is below 1 KiB, and writes once for all that is ready.
     fn is_write_vectored(&self) -> bool {
-        self.conn.is_write_vectored()
+        false
     }
 }
 
