@@ -152,6 +152,11 @@ impl Slots {
         &mut Arc::make_mut(&mut self.hot[chunk])[at]
     }
 
+    /// Has what [`Self::hot_mut`] looks at, besides the slot, at hand before it is called.
+    pub(crate) fn fetch(&self, slot: Slot) {
+        std::hint::black_box(Arc::strong_count(&self.hot[hot_place(slot).0]));
+    }
+
     pub(crate) fn cold(&self, slot: Slot) -> &Cold {
         let (chunk, at) = cold_place(slot);
         self.cold[chunk][at].as_ref().expect("indexes point at live slots only")

@@ -142,6 +142,28 @@ fn unknown_token_is_lost_for_that_reason() {
 }
 
 #[test]
+fn message_of_many_renewals_is_answered_item_by_item() {
+    let mut fixture = Fixture::new();
+    let tokens: Vec<u64> = (0..21).map(|n| fixture.grant(0, &format!("lease-{n}"), "x")).collect();
+    // Every third is unknown, and the first comes again at the end.
+    let asked = tokens.iter().enumerate().map(|(n, token)| if n % 3 == 2 { token + 1_000_000 } else { *token }).chain([tokens[0]]);
+    let items = asked.zip(10_000..).map(|(token, duration_ms)| RenewItem { token, duration_ms: Some(duration_ms), key: None }).collect();
+    let applied = fixture.at(1_000, [Command::Renew(Renew { items })]);
+    let Outcome::Renewed(results) = &applied.outcomes[0] else { panic!("{:?}", applied.outcomes) };
+    assert_eq!(results.len(), 22);
+    for (n, result) in results.iter().enumerate() {
+        match result {
+            RenewResult::Renewed { duration_ms } => assert_eq!((n % 3 < 2 || n == 21, *duration_ms as usize), (true, 10_000 + n)),
+            RenewResult::Lost(lost) => assert_eq!((n % 3, lost.token), (2, tokens[n] + 1_000_000)),
+        }
+    }
+    for n in 0..21 {
+        let deadline = if n % 3 == 2 { 3_000 } else { 11_000 + if n == 0 { 21 } else { n } };
+        assert_eq!(fixture.lease(&format!("lease-{n}")).deadline, Some(LeaseTime(deadline)), "lease {n}");
+    }
+}
+
+#[test]
 fn each_renewal_takes_a_number_and_leaves_the_revision() {
     let mut fixture = Fixture::new();
     let token = fixture.grant(0, "a", "x");
