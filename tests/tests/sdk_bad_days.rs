@@ -178,6 +178,9 @@ async fn without_a_quorum_calls_say_so_holders_stop_in_time_and_nobody_is_electe
     let lease = client.lease("job").duration(3 * SECOND).acquire().await?;
     let candidate = election(&client, "main", 3 * SECOND)?;
     let campaign = tokio::spawn(async move { candidate.campaign().await });
+    // The one that stays knows of it: a replica hears of a commit a moment after its client.
+    let staying = Client::builder().endpoints([cluster.replicas[2].client.addr()]).build()?;
+    soon("known everywhere", staying.get(v1::GetRequest { name: "job".into(), ..Default::default() })).await??;
     for id in [1, 2] {
         cluster.replica(id)?.kill()?;
     }
