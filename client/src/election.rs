@@ -174,7 +174,7 @@ impl LeaderElection {
     /// - `on_started(stop, token)` is spawned when elected. It must end when `stop` fires, which it does at a loss (before anybody else may lead) and
     ///   when `cancel` fires. When it ends, the leadership is resigned, so that no process leads without working.
     /// - `on_stopped()` is called after that, once, however it ended, and only if this candidate led.
-    /// - `on_new_leader(leader)` is called for each new elected leader, this one included.
+    /// - `on_new_leader(leader)` is called for each new elected leader, this one included: of itself possibly before `on_started`.
     ///
     /// After `cancel` the lease goes on being renewed while `on_started` winds down, and is released as soon as it has ended. Work that has not
     /// ended within the renew deadline after `stop` fired, or by the deadline of a lost lease, is aborted at its next await. If it never reaches one,
