@@ -69,6 +69,8 @@ impl Owed {
     }
 
     /// One has come. Whether it vouches for nothing but what it is the answer to; otherwise another will follow.
+    ///
+    /// A replica's runtime has one thread, so openraft makes no notice between this and hearing the answer, nor between making one and `holding`.
     pub(super) fn answered(&self) -> bool {
         let mut ledger = self.0.lock();
         ledger.after_notice.pop_front();
