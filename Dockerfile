@@ -6,13 +6,13 @@ ARG RUNTIME_IMAGE=debian:bookworm-slim
 FROM ${RUST_IMAGE} AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --bin tenured --bin tenure
+RUN cargo build --profile dist --locked --bin tenured --bin tenure
 
 FROM ${RUNTIME_IMAGE}
 # The directory belongs to the user before a volume is mounted on it: a new named volume takes over its owner.
 RUN useradd --system --uid 7400 --user-group --no-create-home --shell /usr/sbin/nologin tenure \
     && install -d -o tenure -g tenure -m 0700 /var/lib/tenure
-COPY --from=build /src/target/release/tenured /src/target/release/tenure /usr/local/bin/
+COPY --from=build /src/target/dist/tenured /src/target/dist/tenure /usr/local/bin/
 USER tenure
 WORKDIR /var/lib/tenure
 VOLUME /var/lib/tenure

@@ -102,7 +102,7 @@ else
     strip -o "$scratch/stand-in/tenure" "$TENURE_BIN_DIR/tenure"
     cat >"$scratch/stand-in/cargo" <<'CARGO'
 #!/bin/sh
-mkdir -p target/release && cp /prebuilt/tenured /prebuilt/tenure target/release/
+mkdir -p target/dist && cp /prebuilt/tenured /prebuilt/tenure target/dist/
 CARGO
     chmod +x "$scratch/stand-in/cargo"
     cat >"$scratch/stand-in/Dockerfile" <<DOCKERFILE

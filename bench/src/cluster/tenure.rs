@@ -18,7 +18,7 @@ pub(super) fn binary(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         Some(named) => named.to_owned(),
         None => std::env::current_exe()?.with_file_name("tenured"),
     };
-    ensure!(binary.exists(), "{} is not there: build it (cargo build --release -p tenure-server), or name it with --tenured-bin", binary.display());
+    ensure!(binary.exists(), "{} is not there: build it (cargo build --profile dist -p tenure-server), or name it with --tenured-bin", binary.display());
     Ok(binary)
 }
 

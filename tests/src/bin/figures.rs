@@ -1,4 +1,4 @@
-//! Measures what the README promises and prints a table and JSON: `cargo run --release -p tenure-tests --bin figures`.
+//! Measures what the README promises and prints a table and JSON: `cargo run --profile dist -p tenure-tests --bin figures`.
 //!
 //! Figures, not tests: nothing here fails because something was slow.
 
