@@ -292,6 +292,9 @@ pub(crate) struct Exec {
     /// Stop the command (TERM, then KILL) this long before somebody else can hold the lease [default: a third of --duration]
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) stop_before: Option<Duration>,
+    /// After a signal that asks the command to end: kill it, and all that it has started, when this much later something is left [default: never]
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) kill_after: Option<Duration>,
     /// Exit code when somebody else holds the lease
     #[arg(long, default_value_t = crate::fail::exec_code::NOT_ACQUIRED, value_name = "CODE")]
     pub(crate) conflict_exit_code: u8,

@@ -9,6 +9,7 @@ use std::{process::ExitStatus, time::Duration};
 use rustix::process::Signal;
 use tenure_client::{
     Asking, Client, Error, Lease, LostReason, Step,
+    clock::Readings,
     v1::{self, RenewItem, renew_result::Result as Renewal},
 };
 use tokio::time::sleep;
@@ -17,11 +18,11 @@ use crate::{
     args,
     child::{Child, exit_code, find, suspend_ourselves},
     clock,
-    fail::{Failed, exec_code},
+    fail::{Failed, exec_code, signalled},
     hold::{Asked, denied},
     print::note,
     rows,
-    signals::Signals,
+    signals::{ENDING, Inherited, Signals},
     text::wire,
 };
 
@@ -34,8 +35,12 @@ const HEARD: &[Signal] = &[Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT,
 
 /// Nobody tells when a process group is empty.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// How long a group that was signalled may clean up after its first process has ended, with the lease held; zombies in a container count as alive.
+/// How long what the command has left may clean up after it was told to end, with the lease held.
 const LEFTOVERS: Duration = Duration::from_secs(10);
+/// What is left of a group that was sent another signal than TERM may ignore that one, as what a shell runs in the background ignores INT.
+const SECOND_WORD: Duration = Duration::from_secs(2);
+/// How long to wait for those who were killed: one that hangs in the kernel may take for ever.
+const LONGEST_DEATH: Duration = Duration::from_secs(2);
 /// Timers stand still while a machine sleeps, so that none may be long.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// After an error of the cluster, until it is asked again.
@@ -43,7 +48,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The longest that a lease can be held without a renewal.
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3600);
 
-pub(crate) async fn exec(client: &Client, namespace: &str, args: args::Exec) -> Result<(), Failed> {
+pub(crate) async fn exec(client: &Client, namespace: &str, args: args::Exec, inherited: Inherited) -> Result<(), Failed> {
     let not_run = |failed: Failed| match failed {
         said @ Failed::Said(_) => said,
         failed => failed.with_code(exec_code::NOT_RUN),
@@ -56,14 +61,14 @@ pub(crate) async fn exec(client: &Client, namespace: &str, args: args::Exec) -> 
     // From a little before the grant at most, which only makes the hold a little shorter than the clock on the wall would.
     let begun = clock::readings();
     let environment = [("TENURE_TOKEN", lease.token().to_string()), ("TENURE_LEASE", place.clone()), ("TENURE_HOLDER", lease.holder().to_owned())];
-    let mut child = match Child::spawn(&args.command, &environment) {
+    let mut child = match Child::spawn(&args.command, &environment, inherited) {
         Ok(child) => child,
         Err(error) => {
             let _ = lease.release().await;
             return Err(not_run(Failed::Usage(format!("cannot start a process: {error}"))));
         }
     };
-    let ended = attend(&lease, &mut child, &mut signals, kill_before(stop_before(&args))).await?;
+    let ended = attend(&lease, &mut child, &mut signals, kill_before(stop_before(&args)), args.kill_after).await?;
     let status = match ended {
         Ended::ByItself(status) => status,
         Ended::Stopped { reason, killed } => {
@@ -166,7 +171,7 @@ async fn acquire(client: &Client, namespace: &str, place: &str, args: &args::Exe
 async fn leave(asking: Asking, signal: Signal) -> Failed {
     // Otherwise the connection's end tells, or the lease runs out.
     let _ = asking.give_up().await;
-    Failed::Said(u8::try_from(signal.as_raw()).map_or(u8::MAX, |signal| exec_code::SIGNALLED.saturating_add(signal)))
+    Failed::Said(signalled(signal))
 }
 
 /// Waiting may cure it.
@@ -180,11 +185,15 @@ enum Ended {
     Stopped { reason: LostReason, killed: bool },
 }
 
-/// Until the command has ended, one way or the other.
-async fn attend(lease: &Lease, child: &mut Child, signals: &mut Signals, kill_before: Duration) -> Result<Ended, Failed> {
-    let (mut lost, mut killed, mut asked_to_end): (Option<LostReason>, bool, bool) = (None, false, false);
-    let mut status: Option<ExitStatus> = None;
-    let mut ended = clock::readings();
+/// Until the command has ended, one way or the other, and what it had started too, if it was made to end.
+async fn attend(lease: &Lease, child: &mut Child, signals: &mut Signals, kill_before: Duration, kill_after: Option<Duration>) -> Result<Ended, Failed> {
+    let mut lost: Option<LostReason> = None;
+    // The first signal of ours that asked the command to end, and when.
+    let mut asked: Option<(Signal, Readings)> = None;
+    let mut killed: Option<Readings> = None;
+    let mut ended: Option<(ExitStatus, Readings)> = None;
+    let (mut rest_told, mut told_twice) = (false, false);
+    let since = |then: Readings| clock::readings().possibly_since(then);
     loop {
         // By the clock, and before anything else: we may have been stopped for an hour.
         if lost.is_none() && !lease.is_held() {
@@ -195,23 +204,40 @@ async fn attend(lease: &Lease, child: &mut Child, signals: &mut Signals, kill_be
                 child.signal(Signal::CONT);
             }
         }
-        if lost.is_some() && !killed && lease.remaining() <= kill_before {
-            child.signal(Signal::KILL);
-            killed = true;
+        let too_late = lost.is_some() && lease.remaining() <= kill_before;
+        let too_long = asked.zip(kill_after).is_some_and(|((_, at), limit)| since(at) >= limit);
+        let never_ends = lost.is_none() && ended.is_some_and(|(_, at)| asked.is_some() && since(at) >= LEFTOVERS);
+        if killed.is_none() && (too_late || too_long || never_ends) {
+            killed = Some(clock::readings());
         }
-        if status.is_none() {
-            status = child.poll()?;
-            ended = clock::readings();
+        if killed.is_some() {
+            // Again and again: whoever was being started was not hit.
+            child.kill();
         }
-        if let Some(status) = status {
-            // What it has left in the background on purpose is not ours; what still cleans up after a signal is.
-            let patient = clock::readings().possibly_since(ended) < LEFTOVERS;
-            let cleaning_up = if lost.is_some() { !killed } else { asked_to_end && patient };
-            if !cleaning_up || !child.group_lives() {
-                return Ok(lost.map_or(Ended::ByItself(status), |reason| Ended::Stopped { reason, killed }));
+        if ended.is_none() {
+            ended = child.poll()?.map(|status| (status, clock::readings()));
+        }
+        if let Some((status, at)) = ended {
+            // What it has left in the background on purpose is not ours; what was told to end is, wherever it is.
+            let made_to_end = lost.is_some() || asked.is_some() || killed.is_some();
+            if !made_to_end || !child.leaves_something() || killed.is_some_and(|at| since(at) >= LONGEST_DEATH) {
+                return Ok(lost.map_or(Ended::ByItself(status), |reason| Ended::Stopped { reason, killed: killed.is_some() }));
+            }
+            // Not before the command itself has ended: one that passes signals on, as we do, would have its own command hear each of them twice.
+            if !std::mem::replace(&mut rest_told, true) {
+                child.signal_the_rest(Signal::TERM);
+                child.signal_the_rest(Signal::CONT);
+            }
+            if asked.is_some_and(|(signal, _)| signal != Signal::TERM) && since(at) >= SECOND_WORD && !std::mem::replace(&mut told_twice, true) {
+                child.signal(Signal::TERM);
             }
         }
-        let pause = if status.is_some() { LOOK_AGAIN } else { lease.remaining().saturating_sub(kill_before).min(LONGEST_SLEEP) };
+        let until_kill = lost.as_ref().map(|_| lease.remaining().saturating_sub(kill_before));
+        let until_late = asked.zip(kill_after).map(|((_, at), limit)| limit.saturating_sub(since(at)));
+        let pause = match (ended.is_some() || killed.is_some(), until_kill.into_iter().chain(until_late).min()) {
+            (true, _) => Some(LOOK_AGAIN),
+            (false, until) => until.map(|until| until.min(LONGEST_SLEEP)),
+        };
         tokio::select! {
             biased;
             _ = lease.lost(), if lost.is_none() => {}
@@ -221,11 +247,13 @@ async fn attend(lease: &Lease, child: &mut Child, signals: &mut Signals, kill_be
                 Signal::CONT if lease.is_held() => child.resume(),
                 Signal::CONT => {}
                 signal => {
-                    asked_to_end |= matches!(signal, Signal::INT | Signal::TERM | Signal::HUP | Signal::QUIT);
+                    if ENDING.contains(&signal) {
+                        asked.get_or_insert((signal, clock::readings()));
+                    }
                     child.signal(signal);
                 }
             },
-            () = sleep(pause), if (lost.is_some() && !killed) || status.is_some() => {}
+            () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
         }
     }
 }

@@ -21,6 +21,7 @@ mod rows;
 mod signals;
 mod table;
 mod text;
+mod tree;
 mod view;
 
 use std::{process::ExitCode, time::Duration};
@@ -29,6 +30,7 @@ use args::{Cli, Command};
 use clap::CommandFactory as _;
 use fail::Failed;
 use print::Printer;
+use signals::Inherited;
 use tenure_client::Client;
 
 /// A new replica may have gigabytes to fetch.
@@ -42,19 +44,28 @@ pub fn main() -> ExitCode {
     if words.next().is_some_and(|word| word == child::SHIM) {
         return child::shim(words);
     }
-    let cli = Cli::read();
-    if let Command::Completions { shell } = cli.command {
-        clap_complete::generate(shell, &mut Cli::command(), "tenure", &mut std::io::stdout());
-        return ExitCode::SUCCESS;
-    }
-    let ended = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failed::from).and_then(|runtime| runtime.block_on(run(cli)));
-    match ended {
+    match start(Cli::read()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => failed.report(),
     }
 }
 
-async fn run(cli: Cli) -> Result<(), Failed> {
+fn start(cli: Cli) -> Result<(), Failed> {
+    if let Command::Completions { shell } = cli.command {
+        // Into memory first: the generator panics where its reader has left.
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "tenure", &mut script);
+        return Printer::new(None).text(&String::from_utf8_lossy(&script));
+    }
+    // First of all, while there is only this thread.
+    let inherited = Inherited::set_aside()?;
+    if !matches!(cli.command, Command::Exec(_) | Command::Acquire(_) | Command::Elect(_) | Command::Heartbeat(_)) {
+        signals::end_the_first_process()?;
+    }
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(cli, inherited))
+}
+
+async fn run(cli: Cli, inherited: Inherited) -> Result<(), Failed> {
     let Cli { global, command } = cli;
     let printer = Printer::new(global.output);
     let mut builder = Client::builder().endpoints(global.endpoints).discover(global.discover);
@@ -74,7 +85,7 @@ async fn run(cli: Cli) -> Result<(), Failed> {
         Command::Apply(args) => apply::apply(&client, printer, namespace, args).await,
         Command::Delete(args) => hold::delete(&client, printer, namespace, args).await,
         Command::History(args) => read::history(&client, printer, namespace, args).await,
-        Command::Exec(args) => exec::exec(&client, namespace, args).await,
+        Command::Exec(args) => exec::exec(&client, namespace, args, inherited).await,
         Command::Elect(args) => elect::elect(&client, printer, namespace, args).await,
         Command::Heartbeat(args) => heartbeat::heartbeat(&client, printer, namespace, args).await,
         Command::Nodes(args) => nodes::nodes(&client, printer, namespace, args).await,
