@@ -12,7 +12,7 @@ use tenure_client::{
     clock::Readings,
     v1::{self, RenewItem, renew_result::Result as Renewal},
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     args,
@@ -20,10 +20,11 @@ use crate::{
     clock,
     fail::{Failed, exec_code, signalled},
     hold::{Asked, denied},
+    leave,
     print::note,
     rows,
     signals::{ENDING, Inherited, Signals},
-    text::wire,
+    text::{short, wire},
 };
 
 /// Of the time to stop in, kept back for KILL to have worked before the lease can be somebody else's.
@@ -45,6 +46,8 @@ const LONGEST_DEATH: Duration = Duration::from_secs(2);
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// After an error of the cluster, until it is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Counters begin far above it.
+const NOBODYS: u64 = 1;
 /// The longest that a lease can be held without a renewal.
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3600);
 
@@ -61,6 +64,15 @@ pub(crate) async fn exec(client: &Client, namespace: &str, args: args::Exec, inh
     // From a little before the grant at most, which only makes the hold a little shorter than the clock on the wall would.
     let begun = clock::readings();
     let environment = [("TENURE_TOKEN", lease.token().to_string()), ("TENURE_LEASE", place.clone()), ("TENURE_HOLDER", lease.holder().to_owned())];
+    if let Some(hold) = args.min_hold.filter(|hold| *hold > args.duration)
+        && let Err(failed) = may_hold(client, hold).await
+    {
+        let _ = lease.release().await;
+        return Err(not_run(failed));
+    }
+    if !lease.is_held() {
+        return Err(not_run(Failed::NotDone(format!("{place} was lost before the command was started"))));
+    }
     let mut child = match Child::spawn(&args.command, &environment, inherited) {
         Ok(child) => child,
         Err(error) => {
@@ -76,8 +88,9 @@ pub(crate) async fn exec(client: &Client, namespace: &str, args: args::Exec, inh
             return Err(Failed::Refused(format!("{place} is lost ({reason}); the command was {how}")).with_code(exec_code::LOST));
         }
     };
-    let hold = args.min_hold.map_or(Duration::ZERO, |hold| hold.saturating_sub(clock::readings().possibly_since(begun)));
-    if let Err(failed) = let_go(client, lease, hold, args.duration).await {
+    let left = || args.min_hold.map_or(Duration::ZERO, |hold| hold.saturating_sub(clock::readings().possibly_since(begun)));
+    let hold = left();
+    if let Err(failed) = let_go(client, lease, left, &mut signals).await {
         note(&format!("the command has ended, but {place} could not be {}: {}", if hold.is_zero() { "released" } else { "held on" }, failed.text()));
     }
     match exit_code(status) {
@@ -107,7 +120,12 @@ fn check(args: &args::Exec) -> Result<(), Failed> {
 
 /// Waits as long as was asked for. Any end of the process gives up the place in the queue.
 async fn acquire(client: &Client, namespace: &str, place: &str, args: &args::Exec, signals: &mut Signals) -> Result<Lease, Failed> {
-    let mut builder = client.lease(&args.name).namespace(namespace).duration(args.duration).stop_before(stop_before(args));
+    let mut builder = client.lease(&args.name).namespace(namespace).duration(args.duration).stop_before(stop_before(args)).reclaim(args.reclaim);
+    let say = |text: &str| {
+        if !args.quiet {
+            note(text)
+        }
+    };
     if let Some(holder) = &args.holder {
         builder = builder.holder(holder);
     }
@@ -138,7 +156,7 @@ async fn acquire(client: &Client, namespace: &str, place: &str, args: &args::Exe
                     suspend_ourselves();
                     continue;
                 }
-                signal => return Err(leave(asking, signal).await),
+                signal => return Err(leave(place, args, asking, signal, signals).await),
             },
             step = asking.next() => step,
         };
@@ -147,30 +165,43 @@ async fn acquire(client: &Client, namespace: &str, place: &str, args: &args::Exe
             Ok(Step::Queued { position, lease }) => {
                 if position != told {
                     told = position;
-                    note(&format!("waiting for {place}: position {position}, held by {}", rows::or_dash(&lease.holder)));
+                    say(&format!("waiting for {place}: position {position}, held by {}", rows::or_dash(&lease.holder)));
                 }
             }
             Ok(Step::Denied(lease)) => {
-                return Err(Failed::Refused(denied(client, &asked, *lease).await).with_code(args.conflict_exit_code));
+                return Err(conflict(args, denied(client, &asked, *lease).await));
             }
             Err(error) => {
                 let left = wait.saturating_sub(clock::readings().possibly_since(begun));
                 if !may_pass(&error) || (!for_ever && left.is_zero()) {
                     return Err(error.into());
                 }
-                note(&format!("still trying: {error}"));
+                say(&format!("still trying: {error}"));
                 tokio::select! {
                     () = sleep(if for_ever { PAUSE } else { PAUSE.min(left) }) => {}
-                    signal = signals.next() => if !matches!(signal, Signal::CONT | Signal::CHILD | Signal::TSTP) { return Err(leave(asking, signal).await) },
+                    signal = signals.next() => if !matches!(signal, Signal::CONT | Signal::CHILD | Signal::TSTP) { return Err(leave(place, args, asking, signal, signals).await) },
                 }
             }
         }
     }
 }
 
-async fn leave(asking: Asking, signal: Signal) -> Failed {
-    // Otherwise the connection's end tells, or the lease runs out.
-    let _ = asking.give_up().await;
+/// Who has it, and the exit code for that. Where that is 0, it is no error.
+fn conflict(args: &args::Exec, text: String) -> Failed {
+    let code = args.conflict_exit_code;
+    match text.lines().next() {
+        _ if args.quiet => Failed::Said(code),
+        Some(who) if code == 0 => {
+            note(&format!("not run: {who}"));
+            Failed::Said(code)
+        }
+        _ => Failed::Refused(text).with_code(code),
+    }
+}
+
+async fn leave(place: &str, args: &args::Exec, asking: Asking, signal: Signal, signals: &mut Signals) -> Failed {
+    let left = format!("whatever it got runs out within {}", short(args.duration));
+    leave::give_up(place, &left, asking.give_up(), signals).await;
     Failed::Said(signalled(signal))
 }
 
@@ -258,20 +289,44 @@ async fn attend(lease: &Lease, child: &mut Child, signals: &mut Signals, kill_be
     }
 }
 
-/// Releases, or holds for as long as was asked for: by one last renewal of that length, so that no process has to stay for it.
-async fn let_go(client: &Client, lease: Lease, hold: Duration, duration: Duration) -> Result<(), Failed> {
-    if hold.is_zero() {
-        return Ok(lease.release().await?);
+/// So that a cluster that holds no lease for that long says so before the command has run, and not when it should be kept from others. Asked with a
+/// token that nobody has, which changes nothing.
+async fn may_hold(client: &Client, hold: Duration) -> Result<(), Failed> {
+    let item = RenewItem { token: NOBODYS, duration: Some(wire(hold)), ..RenewItem::default() };
+    match timeout(PAUSE, client.renew(vec![item])).await {
+        Ok(Err(Error::Misuse(failure))) if failure.violations.iter().any(|(field, _)| field.contains("duration")) => {
+            let why: Vec<_> = failure.violations.iter().map(|(_, why)| why.rsplit_once("; it ").map_or(why.as_str(), |(_, rule)| rule)).collect();
+            Err(Failed::Usage(format!("the cluster does not hold a lease for {}: a duration {}\n  make --min-hold shorter", short(hold), why.join("; "))))
+        }
+        // Whatever else is wrong now may be right then.
+        Ok(_) | Err(_) => Ok(()),
     }
-    let (token, left) = (lease.token(), lease.remaining());
-    drop(lease);
-    if hold <= left {
-        return Ok(());
+}
+
+/// Releases, or holds for what is `left` of the time that was asked for: by one last renewal of that length, so that no process has to stay for it; or,
+/// where the lease is good for longer than that already, or the cluster does not take that renewal, by staying for the rest.
+async fn let_go(client: &Client, lease: Lease, left: impl Fn() -> Duration, signals: &mut Signals) -> Result<(), Failed> {
+    let hold = left();
+    if hold > lease.remaining() {
+        let item = RenewItem { token: lease.token(), duration: Some(wire(hold)), ..RenewItem::default() };
+        match client.renew(vec![item]).await.map(|answer| answer.results.into_iter().next().and_then(|result| result.result)) {
+            Ok(Some(Renewal::Renewed(_))) => return Ok(()),
+            Ok(Some(Renewal::Lost(v1::Lost { holder, .. }))) if !holder.is_empty() => return Err(Failed::Refused(format!("{holder} holds it now"))),
+            Ok(_) => return Err(Failed::Refused("it had ended".into())),
+            Err(error) => note(&format!("this process stays and renews for another {}, as one long renewal failed: {error}", short(hold))),
+        }
     }
-    let item = RenewItem { token, duration: Some(wire(hold.max(duration))), ..RenewItem::default() };
-    match client.renew(vec![item]).await?.results.into_iter().next().and_then(|result| result.result) {
-        Some(Renewal::Renewed(_)) => Ok(()),
-        Some(Renewal::Lost(v1::Lost { holder, .. })) if !holder.is_empty() => Err(Failed::Refused(format!("{holder} holds it now"))),
-        _ => Err(Failed::Refused("it had ended".into())),
+    loop {
+        let hold = left();
+        if hold.is_zero() {
+            return Ok(lease.release().await?);
+        }
+        tokio::select! {
+            biased;
+            reason = lease.lost() => return Err(Failed::Refused(reason.to_string())),
+            // What was asked for still holds: it runs out by itself.
+            signal = signals.next() => if ENDING.contains(&signal) { return Ok(()) },
+            () = sleep(hold.min(LONGEST_SLEEP)) => {}
+        }
     }
 }

@@ -13,6 +13,7 @@ mod fail;
 pub mod fuzzing;
 mod heartbeat;
 mod hold;
+mod leave;
 mod manifest;
 mod nodes;
 mod print;
@@ -33,6 +34,8 @@ use print::Printer;
 use signals::Inherited;
 use tenure_client::Client;
 
+/// For what is given back in the background, at the end.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// A new replica may have gigabytes to fetch.
 const ADD_MEMBER_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -74,22 +77,28 @@ async fn run(cli: Cli, inherited: Inherited) -> Result<(), Failed> {
         builder = builder.request_timeout(timeout);
     }
     let client = builder.build()?;
-    let namespace = global.namespace.as_str();
+    let done = dispatch(&client, printer, &global.namespace, command, inherited).await;
+    // An attempt that was cut off may still be granted to somebody who is gone.
+    let _ = tokio::time::timeout(FAREWELL, client.settled()).await;
+    done
+}
+
+async fn dispatch(client: &Client, printer: Printer, namespace: &str, command: Command, inherited: Inherited) -> Result<(), Failed> {
     match command {
-        Command::Get(args) => read::get(&client, printer, namespace, args).await,
-        Command::List(args) => read::list(&client, printer, namespace, args).await,
-        Command::Acquire(args) => hold::acquire(&client, printer, namespace, args).await,
-        Command::Renew(args) => hold::renew(&client, printer, namespace, args).await,
-        Command::Release(args) => hold::release(&client, printer, namespace, args).await,
-        Command::Watch(args) => read::watch(&client, printer, namespace, args).await,
-        Command::Apply(args) => apply::apply(&client, printer, namespace, args).await,
-        Command::Delete(args) => hold::delete(&client, printer, namespace, args).await,
-        Command::History(args) => read::history(&client, printer, namespace, args).await,
-        Command::Exec(args) => exec::exec(&client, namespace, args, inherited).await,
-        Command::Elect(args) => elect::elect(&client, printer, namespace, args).await,
-        Command::Heartbeat(args) => heartbeat::heartbeat(&client, printer, namespace, args).await,
-        Command::Nodes(args) => nodes::nodes(&client, printer, namespace, args).await,
-        Command::Cluster(command) => cluster::run(&client, printer, command).await,
+        Command::Get(args) => read::get(client, printer, namespace, args).await,
+        Command::List(args) => read::list(client, printer, namespace, args).await,
+        Command::Acquire(args) => hold::acquire(client, printer, namespace, args).await,
+        Command::Renew(args) => hold::renew(client, printer, namespace, args).await,
+        Command::Release(args) => hold::release(client, printer, namespace, args).await,
+        Command::Watch(args) => read::watch(client, printer, namespace, args).await,
+        Command::Apply(args) => apply::apply(client, printer, namespace, args).await,
+        Command::Delete(args) => hold::delete(client, printer, namespace, args).await,
+        Command::History(args) => read::history(client, printer, namespace, args).await,
+        Command::Exec(args) => exec::exec(client, namespace, args, inherited).await,
+        Command::Elect(args) => elect::elect(client, printer, namespace, args).await,
+        Command::Heartbeat(args) => heartbeat::heartbeat(client, printer, namespace, args).await,
+        Command::Nodes(args) => nodes::nodes(client, printer, namespace, args).await,
+        Command::Cluster(command) => cluster::run(client, printer, command).await,
         Command::Completions { .. } => Ok(()),
     }
 }
