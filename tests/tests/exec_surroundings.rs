@@ -1,11 +1,11 @@
 //! `tenure exec` and the rest of the command line under whatever their parent has left them: signals that are ignored or blocked, closed descriptors,
-//! the first process of a container; and trees of processes, in which nothing that runs below a lost or stopped runner may be left.
+//! the first process of a container; and what they leave behind: no process that runs below a lost or stopped runner, and no lease that nobody knows of.
 
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use tenure_tests::{Cluster, Tool, binaries, clock, replica::PATIENCE, v1, v1::lease::State};
+use tenure_tests::{Cluster, Tool, api, binaries, clock, cluster::Settings, replica::PATIENCE, v1, v1::lease::State};
 use tokio::process::Command;
 
 async fn lease(cluster: &Cluster, name: &str) -> anyhow::Result<v1::Lease> {
@@ -262,5 +262,137 @@ async fn command_that_ignores_term_is_killed_after_the_time_that_was_given() -> 
     tool.ended().await?.exited(137)?;
     gone(below).await?;
     ensure!(lease(&cluster, "job").await?.state() == State::Free, "it was not released");
+    cluster.passed()
+}
+
+#[tokio::test]
+async fn min_hold_beyond_the_clusters_limit_is_refused_before_the_command_runs() -> anyhow::Result<()> {
+    let cluster = Cluster::start("exec-limit", Settings { max_duration: "5s", ..Settings::default() }).await?;
+    let job = ["exec", "job", "--no-wait", "--duration", "3s", "--min-hold", "20s", "--", "echo", "ran"];
+    let refused = Tool::start(&cluster, &job)?.ended().await?.exited(125)?;
+    ensure!(refused.out.is_empty() && refused.err.contains("--min-hold") && refused.err.contains("1s to 5s"), "{refused:?}");
+    ensure!(lease(&cluster, "job").await?.state() == State::Free, "it was not given back");
+    cluster.passed()
+}
+
+#[tokio::test]
+async fn short_min_hold_is_held_for_that_long_and_no_longer() -> anyhow::Result<()> {
+    let cluster = Cluster::three("exec-min-hold").await?;
+    let begun = clock::now();
+    Tool::start(&cluster, &["exec", "job", "--min-hold", "2s", "--", "sh", "-c", "exit 5"])?.ended().await?.exited(5)?;
+    let held = clock::since(begun);
+    ensure!(held >= Duration::from_secs(2) && held < Duration::from_secs(6), "held for {held:?}");
+    ensure!(lease(&cluster, "job").await?.state() == State::Free, "it is held longer than was asked for");
+    cluster.passed()
+}
+
+#[tokio::test]
+async fn acquire_whose_token_nobody_can_read_gives_the_lease_back() -> anyhow::Result<()> {
+    let cluster = Cluster::three("acquire-unread").await?;
+    let full = script(&cluster, "exec $0 acquire job > /dev/full")?.ended().await?.exited(3)?;
+    ensure!(full.err.contains("could not be printed") && full.err.contains("nothing is held"), "{full:?}");
+    ensure!(lease(&cluster, "job").await?.state() == State::Free);
+    // The reader is gone before there is anything to read.
+    let deaf = script(&cluster, "exec 3>&1; { sleep 0.3; $0 acquire job -o json; echo code $? >&3; } | true")?.ended().await?;
+    ensure!(deaf.out.contains("code 3"), "{deaf:?}");
+    ensure!(lease(&cluster, "job").await?.state() == State::Free);
+    for nowhere in [">/dev/null", ">&-"] {
+        let held = script(&cluster, &format!("exec $0 acquire job-1 --reclaim --holder me {nowhere}"))?.ended().await?.exited(0)?;
+        let token = lease(&cluster, "job-1").await?.token;
+        ensure!(held.err.contains(&format!("with token {token}")), "{held:?}");
+    }
+    cluster.passed()
+}
+
+#[tokio::test]
+async fn interrupted_attempt_ends_at_once_where_nothing_was_sent_and_at_the_second_word_where_it_may_have_been() -> anyhow::Result<()> {
+    let start = |endpoint: &str, args: &[&str]| {
+        let mut command = Command::new("env");
+        command.arg("--default-signal").arg(binaries::tenure()?).env("TENURE_ENDPOINTS", endpoint).args(args);
+        Tool::spawn(command)
+    };
+    let (nobody, silent) = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+        (nobody.to_string(), listener)
+    };
+    // Its connections are taken by the kernel, and never answered.
+    let mute = silent.local_addr()?.to_string();
+    for args in [["acquire", "a", "--wait", "60s"].as_slice(), &["exec", "a", "--", "true"]] {
+        let tool = start(&nobody, args)?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let begun = clock::now();
+        tool.signal(Signal::INT)?;
+        let ended = tool.ended().await?.exited(130)?;
+        ensure!(clock::since(begun) < Duration::from_secs(2), "{args:?} took {:?}: {ended:?}", clock::since(begun));
+
+        let tool = start(&mute, args)?;
+        let (mut taken, _) = silent.accept().await?;
+        // It has spoken.
+        tokio::io::AsyncReadExt::read(&mut taken, &mut [0; 24]).await?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let begun = clock::now();
+        tool.signal(Signal::INT)?;
+        tool.says("press Ctrl-C again").await?;
+        tool.signal(Signal::INT)?;
+        let ended = tool.ended().await?.exited(130)?;
+        ensure!(clock::since(begun) < Duration::from_secs(4), "{args:?} took {:?}: {ended:?}", clock::since(begun));
+        ensure!(ended.err.contains("runs out within 15s"), "{ended:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn place_of_an_interrupted_waiter_and_grant_of_a_cut_off_attempt_are_given_back() -> anyhow::Result<()> {
+    let cluster = Cluster::three("given-back").await?;
+    cluster.api().grant(api::acquire("default", "job", "other", 60_000)).await?;
+    for args in [["acquire", "job", "--wait", "60s"].as_slice(), &["exec", "job", "--", "true"]] {
+        let tool = Tool::start(&cluster, args)?;
+        tool.says("position 1").await?;
+        tool.signal(Signal::TERM)?;
+        let ended = tool.ended().await?;
+        ensure!(ended.status.code().is_some_and(|code| code == 130 || code == 143), "{ended:?}");
+        ensure!(lease(&cluster, "job").await?.waiters == 0, "a place was left behind by {args:?}");
+    }
+    cluster.passed()
+}
+
+#[tokio::test]
+async fn conflict_that_is_no_failure_is_no_error_and_quiet_says_nothing_of_it() -> anyhow::Result<()> {
+    let cluster = Cluster::three("exec-quiet").await?;
+    cluster.api().grant(api::acquire("default", "job", "other", 60_000)).await?;
+    let no_failure = ["exec", "job", "--no-wait", "--conflict-exit-code", "0", "--", "echo", "ran"];
+    let told = Tool::start(&cluster, &no_failure)?.ended().await?.exited(0)?;
+    ensure!(told.err.starts_with("not run: default/job is held by other") && told.out.is_empty(), "{told:?}");
+    let quiet = Tool::start(&cluster, &["exec", "job", "-q", "--wait", "300ms", "--", "echo", "ran"])?.ended().await?.exited(121)?;
+    ensure!(quiet.err.is_empty() && quiet.out.is_empty(), "{quiet:?}");
+    let wrong = Tool::start(&cluster, &["exec", "job", "-q", "--duration", "1ms", "--", "echo", "ran"])?.ended().await?.exited(125)?;
+    ensure!(wrong.err.contains("--duration"), "{wrong:?}");
+    let dashes = Tool::start(&cluster, &["exec", "job", "date"])?.ended().await?.exited(2)?;
+    ensure!(dashes.err.contains("put -- before the command"), "{dashes:?}");
+    cluster.passed()
+}
+
+#[tokio::test]
+async fn reclaiming_exec_takes_over_from_its_own_name_and_the_old_command_is_killed() -> anyhow::Result<()> {
+    let cluster = Cluster::three("exec-reclaim").await?;
+    let old = Tool::start(&cluster, &["exec", "job", "--holder", "me", "--duration", "3s", "--", "sh", "-c", "echo ready; sleep 1000; :"])?;
+    old.line("ready", |line| (line == "ready").then_some(())).await?;
+    let denied = Tool::start(&cluster, &["exec", "job", "--holder", "me", "--no-wait", "--", "true"])?.ended().await?.exited(121)?;
+    ensure!(denied.err.contains("--reclaim"), "{denied:?}");
+    let new = Tool::start(&cluster, &["exec", "job", "--holder", "me", "--no-wait", "--reclaim", "--", "echo", "taken over"])?.ended().await?.exited(0)?;
+    ensure!(new.out == "taken over\n", "{new:?}");
+    old.ended().await?.exited(122)?;
+    Tool::start(&cluster, &["exec", "job", "--reclaim", "--", "true"])?.ended().await?.exited(2)?;
+    cluster.passed()
+}
+
+#[tokio::test]
+async fn last_document_is_printed_however_a_command_ends() -> anyhow::Result<()> {
+    let cluster = Cluster::three("last-line").await?;
+    for _ in 0..10 {
+        let ended = Tool::start(&cluster, &["heartbeat", "NOT_A_NAME", "-o", "json"])?.ended().await?.exited(2)?;
+        ensure!(ended.out.lines().last().is_some_and(|line| line.contains("STOPPED")), "{ended:?}");
+    }
     cluster.passed()
 }
