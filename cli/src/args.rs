@@ -2,7 +2,10 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use crate::text::{parse_duration, parse_pair, parse_token};
 
@@ -40,8 +43,20 @@ pub(crate) struct Cli {
 impl Cli {
     /// Of this process; what is wrong ends it, with a message and exit code 2.
     pub(crate) fn read() -> Self {
-        Self::from_arg_matches(&minus_is_a_value(Self::command()).get_matches()).unwrap_or_else(|error| error.exit())
+        let words: Vec<_> = std::env::args_os().collect();
+        let matches = minus_is_a_value(Self::command()).try_get_matches_from(&words).map_err(|error| with_tip(error, &words));
+        matches.and_then(|matches| Self::from_arg_matches(&matches)).unwrap_or_else(|error| error.exit())
     }
+}
+
+/// `tenure exec job date`: as with `env` and `timeout`, but not here, where flags of the command would be taken for ours.
+fn with_tip(mut error: clap::Error, words: &[OsString]) -> clap::Error {
+    let runs = words.iter().any(|word| word == "exec") && !words.iter().any(|word| word == "--");
+    if runs && error.kind() == ErrorKind::UnknownArgument {
+        let tip = "put -- before the command: tenure exec NAME -- CMD...".to_owned();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 /// `--duration -5s` is a wrong duration and no unknown flag.
@@ -292,6 +307,15 @@ pub(crate) struct Exec {
     /// Stop the command (TERM, then KILL) this long before somebody else can hold the lease [default: a third of --duration]
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) stop_before: Option<Duration>,
+    /// After a signal that asks the command to end: kill it, and all that it has started, when this much later something is left [default: never]
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) kill_after: Option<Duration>,
+    /// Take over from a holder of the same name, with a new token: the old process is fenced, and stopped as soon as it hears of it
+    #[arg(long, requires = "holder")]
+    pub(crate) reclaim: bool,
+    /// Say nothing while waiting, nor when somebody else holds the lease; errors are still told
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     /// Exit code when somebody else holds the lease
     #[arg(long, default_value_t = crate::fail::exec_code::NOT_ACQUIRED, value_name = "CODE")]
     pub(crate) conflict_exit_code: u8,
@@ -404,7 +428,7 @@ mod tests {
         for wrong in [["acquire", "a", "--duration", "-5s"], ["renew", "a", "--token", "-1"], ["get", "a", "--timeout", "-1s"], ["watch", "a", "--after", "-1"]]
         {
             let error = minus_is_a_value(Cli::command()).try_get_matches_from(["tenure"].iter().chain(&wrong)).unwrap_err();
-            assert_eq!(error.kind(), clap::error::ErrorKind::ValueValidation, "{wrong:?}: {error}");
+            assert_eq!(error.kind(), ErrorKind::ValueValidation, "{wrong:?}: {error}");
         }
     }
 
@@ -424,6 +448,17 @@ mod tests {
         assert!(Cli::try_parse_from(["tenure", "exec", "job", "--"]).is_err());
         assert!(Cli::try_parse_from(["tenure", "exec", "job", "ls"]).is_err(), "without -- flags of the command would be ours");
         assert!(Cli::try_parse_from(["tenure", "exec", "job", "--no-wait", "--wait", "1s", "--", "ls"]).is_err());
+    }
+
+    #[test]
+    fn a_command_without_dashes_is_told_where_they_go() {
+        let tip = |words: &[&str]| {
+            let error = Cli::command().try_get_matches_from(words).unwrap_err();
+            with_tip(error, &words.iter().map(OsString::from).collect::<Vec<_>>()).to_string()
+        };
+        assert!(tip(&["tenure", "exec", "job", "date"]).contains("put -- before the command"));
+        assert!(!tip(&["tenure", "exec", "job", "--wat", "--", "date"]).contains("put --"));
+        assert!(!tip(&["tenure", "get", "--wat"]).contains("put --"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The command that `tenure exec` runs: a process group of its own, so that one signal reaches all of it, and the terminal on loan when it asks.
+//! The command that `tenure exec` runs: a process group of its own, so that one signal reaches all of it, and the terminal on loan when it asks. What
+//! has left that group is found as well (`tree.rs`).
 //!
 //! It must never outlive `tenure exec` unnoticed: the kernel kills it when that is killed. No code of ours runs between fork and exec, which would
 //! be unsafe: the program that is started first is `tenure` itself, which sets up its own process and then becomes the command.
@@ -22,7 +23,11 @@ use rustix::{
     termios::{tcgetpgrp, tcsetpgrp},
 };
 
-use crate::fail::{Failed, exec_code};
+use crate::{
+    fail::{Failed, exec_code},
+    signals::Inherited,
+    tree::Tree,
+};
 
 /// First word of the command line between fork and the command.
 pub(crate) const SHIM: &str = "__exec-child";
@@ -73,32 +78,48 @@ pub(crate) fn exit_code(status: ExitStatus) -> u8 {
 pub(crate) struct Child {
     process: process::Child,
     group: Pid,
+    tree: Tree,
     terminal: Option<File>,
     suspended: bool,
 }
 
 impl Child {
-    pub(crate) fn spawn(command: &[OsString], environment: &[(&str, String)]) -> io::Result<Self> {
+    pub(crate) fn spawn(command: &[OsString], environment: &[(&str, String)], inherited: Inherited) -> io::Result<Self> {
+        let tree = Tree::adopt();
         // Not the path of this program, which an upgrade may have replaced while we waited.
         let mut shim = Command::new("/proc/self/exe");
         shim.arg(SHIM).arg(process::id().to_string()).args(command);
-        let process = shim.envs(environment.iter().map(|(key, value)| (key, value))).process_group(0).spawn()?;
+        shim.envs(environment.iter().map(|(key, value)| (key, value))).process_group(0);
+        let process = inherited.lend(|| shim.spawn())?;
         let group = i32::try_from(process.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self { process, group, terminal: None, suspended: false })
+        Ok(Self { process, group, tree, terminal: None, suspended: false })
     }
 
-    /// To all of it. Who is gone is no error.
+    /// To all of its process group. Who is gone is no error.
     pub(crate) fn signal(&self, signal: Signal) {
         let _ = kill_process_group(self.group, signal);
     }
 
-    /// Whether anything of it is left, after the command itself has ended.
-    pub(crate) fn group_lives(&self) -> bool {
-        test_kill_process_group(self.group) != Err(Errno::SRCH)
+    /// To all that it has started, but not to its process group, which was told before.
+    pub(crate) fn signal_the_rest(&self, signal: Signal) {
+        self.tree.signal(signal, Some(self.group));
     }
 
-    /// How the command ended, if it has; to be asked after each SIGCHLD. One that has stopped for want of the terminal gets it.
+    /// To everything, wherever it is. What was being started meanwhile is not hit: to be repeated until [`Child::leaves_something`] is over.
+    pub(crate) fn kill(&self) {
+        self.signal(Signal::KILL);
+        self.tree.signal(Signal::KILL, None);
+    }
+
+    /// Whether anything that it has started is left, after the command itself has ended.
+    pub(crate) fn leaves_something(&self) -> bool {
+        self.tree.bury(self.group);
+        test_kill_process_group(self.group) != Err(Errno::SRCH) || !self.tree.is_empty()
+    }
+
+    /// How the command ended, if it has; to be asked after each SIGCHLD, until it has. One that has stopped for want of the terminal gets it.
     pub(crate) fn poll(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.tree.bury(self.group);
         let options = WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
         // Left as it is, a zombie keeps the group's number from being given to somebody else, and the group there for us to step into.
         let Some(news) = waitid(WaitId::Pid(self.group), options | WaitIdOptions::NOWAIT)? else { return Ok(None) };

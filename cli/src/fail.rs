@@ -2,7 +2,10 @@
 
 use std::{io, process::ExitCode};
 
+use rustix::process::Signal;
 use tenure_client::{Code, Error};
+
+use crate::print::note;
 
 /// `exec` passes the command's exit code on, so that its own are where commands seldom are.
 pub(crate) mod exec_code {
@@ -20,6 +23,11 @@ pub(crate) mod exec_code {
     pub(crate) const SIGNALLED: u8 = 128;
 }
 
+/// The exit code of who was ended by a signal, as shells have it.
+pub(crate) fn signalled(signal: Signal) -> u8 {
+    u8::try_from(signal.as_raw()).map_or(u8::MAX, |signal| exec_code::SIGNALLED.saturating_add(signal))
+}
+
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failed {
@@ -28,6 +36,12 @@ pub(crate) enum Failed {
     /// The cluster answered, and the answer is no.
     #[error("{0}")]
     Refused(String),
+    /// Nothing was done, or it was undone: running it again is safe.
+    #[error("{0}")]
+    NotDone(String),
+    /// Something may be done that the caller has not asked for, or does not know of.
+    #[error("{0}")]
+    Unknown(String),
     /// What was typed, or a manifest, is wrong.
     #[error("{0}")]
     Usage(String),
@@ -46,8 +60,8 @@ impl Failed {
             // Whoever reads our output has had enough: `tenure list | head`.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Client(Error::Misuse(_)) | Self::Usage(_) | Self::Output(_) => 2,
-            Self::Client(Error::NotApplied(_)) => 3,
-            Self::Client(Error::OutcomeUnknown(_)) => 4,
+            Self::Client(Error::NotApplied(_)) | Self::NotDone(_) => 3,
+            Self::Client(Error::OutcomeUnknown(_)) | Self::Unknown(_) => 4,
             Self::Client(_) | Self::Refused(_) => 1,
             Self::Interrupted => 130,
             Self::Said(code) => *code,
@@ -80,7 +94,8 @@ impl Failed {
         let code = self.code();
         let text = self.text();
         if code != 0 && !text.is_empty() {
-            eprintln!("error: {text}");
+            // Not with a macro that panics where stderr is closed or full: the exit code is what scripts go by.
+            note(&format!("error: {text}"));
         }
         ExitCode::from(code)
     }

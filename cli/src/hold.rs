@@ -4,6 +4,18 @@
 
 use std::time::Duration;
 
+use crate::{
+    args::{self, Output},
+    clock,
+    fail::{Failed, Tally},
+    leave,
+    print::{Printer, goes_nowhere, note},
+    read::names,
+    rows,
+    signals::{ENDING, Signals},
+    text::{duration, json_duration, short, wire},
+    view,
+};
 use serde::Serialize;
 use tenure_client::{
     Acquiring, Client, Error,
@@ -11,18 +23,6 @@ use tenure_client::{
         self, AcquireRequest, AcquireResponse, DeleteRequest, EndReason, GetRequest, ReleaseRequest, RenewItem, acquire_response::Result as Answer,
         lease::State, release_response::Outcome, renew_result::Result as Renewal,
     },
-};
-use tokio::signal::unix::{SignalKind, signal};
-
-use crate::{
-    args::{self, Output},
-    clock,
-    fail::{Failed, Tally},
-    print::{Printer, note},
-    read::names,
-    rows,
-    text::{duration, json_duration, short, wire},
-    view,
 };
 
 #[derive(Serialize)]
@@ -69,20 +69,20 @@ pub(crate) async fn acquire(client: &Client, printer: Printer, namespace: &str, 
         labels: args.labels.into_iter().collect(),
         annotations: Default::default(),
     };
+    let mut signals = Signals::listen(ENDING)?;
     let mut acquiring = client.acquire(request);
     let asked = Asked { place: &place, holder: &holder, wait: args.wait };
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let decision = tokio::select! {
         decision = decide(client, &mut acquiring, &asked) => decision,
-        _ = interrupt.recv() => Err(Failed::Interrupted),
-        _ = terminate.recv() => Err(Failed::Interrupted),
+        _ = signals.next() => Err(Failed::Interrupted),
     };
     let request_id = acquiring.request_id().to_owned();
     let lease = match decision {
         Ok(lease) => lease,
         Err(Failed::Interrupted) => {
             // Whatever this attempt got must not outlive it.
-            acquiring.give_up().await?;
+            let left = format!("whatever it got runs out within {}", short(args.duration));
+            leave::give_up(&place, &left, acquiring.give_up(), &mut signals).await;
             return Err(Failed::Interrupted);
         }
         Err(failed) => {
@@ -92,18 +92,37 @@ pub(crate) async fn acquire(client: &Client, printer: Printer, namespace: &str, 
             return Err(failed);
         }
     };
-    match printer.output {
-        None => {
-            printer.line(&lease.token.to_string())?;
-            note(&format!("{place} is held by {holder} for {}, unless renewed", short(args.duration)));
-            Ok(())
-        }
+    let printed = match printer.output {
+        None => printer.line(&lease.token.to_string()),
         Some(Output::Name) => printer.line(&format!("lease/{}", lease.name)),
         Some(Output::Json | Output::Yaml) => printer.document(&Acquired { token: lease.token, request_id, lease: view::Lease::from(&lease) }),
         Some(Output::Table | Output::Wide) => {
             let headers = if printer.is_wide() { rows::LEASE_WIDE } else { rows::LEASE };
             printer.text(&printer.table(headers).print(&[rows::lease(&lease, printer.is_wide(), clock::now(), false)]))
         }
+    };
+    match printed {
+        Err(Failed::Output(error)) => return Err(take_back(client, namespace, &place, &lease, args.duration, &error).await),
+        printed => printed?,
+    }
+    let with_token = if goes_nowhere() { format!(" with token {}", lease.token) } else { String::new() };
+    if printer.output.is_none() || !with_token.is_empty() {
+        note(&format!("{place} is held by {holder}{with_token} for {}, unless renewed", short(args.duration)));
+    }
+    Ok(())
+}
+
+/// Nobody has read the token, so that nobody could renew or release.
+async fn take_back(client: &Client, namespace: &str, place: &str, lease: &v1::Lease, duration: Duration, error: &std::io::Error) -> Failed {
+    let request = ReleaseRequest { namespace: namespace.into(), name: lease.name.clone(), token: lease.token, ..Default::default() };
+    match client.release(request).await {
+        Ok(_) => Failed::NotDone(format!("the token could not be printed: {error}\n  {place} was granted and is released again: nothing is held")),
+        Err(failed) => Failed::Unknown(format!(
+            "the token could not be printed: {error}\n  {place} is held by {} with token {} for {} more at most, as it could not be released: {failed}",
+            lease.holder,
+            lease.token,
+            short(duration)
+        )),
     }
 }
 

@@ -70,15 +70,20 @@ impl Printer {
 /// Lines that are written by a thread of their own, so that a reader who has stopped reading does not stop the renewals.
 #[derive(Debug)]
 pub(crate) struct Lines {
-    lines: mpsc::Sender<String>,
+    /// Until the end.
+    lines: Option<mpsc::Sender<String>>,
     failed: oneshot::Receiver<io::Error>,
+    /// Told, or dropped, when all is written.
+    written: mpsc::Receiver<()>,
 }
 
 impl Lines {
     pub(crate) fn start(printer: Printer) -> Self {
         let (lines, waiting) = mpsc::channel::<String>();
         let (tell, failed) = oneshot::channel();
+        let (end, written) = mpsc::channel();
         std::thread::spawn(move || {
+            let _end: mpsc::Sender<()> = end;
             for line in waiting {
                 if let Err(Failed::Output(error)) = printer.text(&line) {
                     let _ = tell.send(error);
@@ -86,12 +91,12 @@ impl Lines {
                 }
             }
         });
-        Self { lines, failed }
+        Self { lines: Some(lines), failed, written }
     }
 
     pub(crate) fn text(&self, text: String) {
         // A failure is told by `failed`.
-        let _ = self.lines.send(text);
+        let _ = self.lines.as_ref().map(|lines| lines.send(text));
     }
 
     /// Waits until nobody can read it any more.
@@ -103,11 +108,25 @@ impl Lines {
     }
 
     /// Lets what was said be written, if somebody reads it.
-    pub(crate) async fn end(self) {
-        let Self { lines, failed } = self;
-        drop(lines);
-        let _ = tokio::time::timeout(FAREWELL, failed).await;
+    pub(crate) async fn end(mut self) {
+        self.lines = None;
+        let _ = tokio::time::timeout(FAREWELL, &mut self.failed).await;
     }
+}
+
+impl Drop for Lines {
+    /// However a command ends, by an error on the way too: its last line is not lost. Blocks, as the process ends here.
+    fn drop(&mut self) {
+        if self.lines.take().is_some() {
+            let _ = self.written.recv_timeout(FAREWELL);
+        }
+    }
+}
+
+/// Whether what is printed goes to /dev/null: because somebody wants it so, or because stdout was closed, in whose place that is put at the start.
+pub(crate) fn goes_nowhere() -> bool {
+    let (Ok(out), Ok(null)) = (rustix::fs::fstat(stdout()), rustix::fs::stat("/dev/null")) else { return false };
+    rustix::fs::FileType::from_raw_mode(out.st_mode) == rustix::fs::FileType::CharacterDevice && out.st_rdev == null.st_rdev
 }
 
 /// For people, beside the result.

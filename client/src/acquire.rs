@@ -41,8 +41,6 @@ pub struct Acquiring {
     /// The open stream has not answered yet.
     fresh: bool,
     decided: bool,
-    /// Something may have been sent.
-    asked: bool,
 }
 
 impl Client {
@@ -56,20 +54,7 @@ impl Client {
         let wait = request.wait_for.and_then(|wait| length(wait.seconds, wait.nanos)).unwrap_or_default();
         let retry = Retry::new(self.inner().clone(), Effect::Idempotent, self.inner().request_timeout);
         let begun = self.inner().clock.readings();
-        Acquiring {
-            client: self.clone(),
-            request,
-            wait,
-            stream: None,
-            retry,
-            begun,
-            sent: begun,
-            minted,
-            repeated: false,
-            fresh: true,
-            decided: false,
-            asked: false,
-        }
+        Acquiring { client: self.clone(), request, wait, stream: None, retry, begun, sent: begun, minted, repeated: false, fresh: true, decided: false }
     }
 }
 
@@ -161,7 +146,8 @@ impl Acquiring {
         Err(Error::misuse("acquire", "it was decided before"))
     }
 
-    /// Ends whatever this attempt got or will get: the place in the queue, the grant, or a late arrival of the request.
+    /// Ends whatever this attempt got or will get: the place in the queue, the grant, or a late arrival of the request. Asks nobody if none of it was
+    /// ever sent.
     ///
     /// # Errors
     /// As [`Client::release`].
@@ -169,12 +155,15 @@ impl Acquiring {
         let AcquireRequest { namespace, name, holder, request_id, .. } = self.request;
         // First the stream, so that no grant is on its way to somebody who has left.
         drop(self.stream);
+        if !self.retry.may_be_sent() {
+            return Ok(());
+        }
         self.client.release(ReleaseRequest { namespace, name, holder, request_id, token: 0 }).await.map(drop)
     }
 
     /// Whether the cluster may hold something for this request that nobody has taken.
     pub(crate) fn undecided(&self) -> bool {
-        self.asked && !self.decided
+        self.retry.may_be_sent() && !self.decided
     }
 
     /// The same request, with what is left of the wait.
@@ -201,7 +190,8 @@ impl Acquiring {
         if self.minted && self.repeated && matches!(answer.result, Some(Answer::Denied(_))) {
             let AcquireRequest { namespace, name, holder, request_id, .. } = self.request.clone();
             let client = self.client.clone();
-            tokio::spawn(async move { client.release(ReleaseRequest { namespace, name, holder, request_id, token: 0 }).await.is_ok() });
+            let errands = self.client.inner().errands.clone();
+            errands.spawn(async move { client.release(ReleaseRequest { namespace, name, holder, request_id, token: 0 }).await.is_ok() });
         }
     }
 
@@ -215,7 +205,6 @@ impl Acquiring {
     async fn open(&mut self) -> Result<(), Error> {
         loop {
             let (index, channel, timeout) = self.retry.attempt();
-            self.asked = true;
             let call = Call::new("acquire", &self.request.namespace, &self.request.name, Effect::Idempotent);
             let failure = match tokio::time::timeout(timeout, leases(channel).acquire(self.again(timeout))).await {
                 Ok(Ok(answer)) => {

@@ -417,12 +417,13 @@ impl Asking {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         match state {
             State::Asking(acquiring) if acquiring.undecided() => {
-                runtime.spawn((*acquiring).give_up());
+                self.client.inner().errands.spawn_on((*acquiring).give_up(), &runtime);
             }
             State::Claiming(token) => {
                 let AcquireRequest { namespace, name, .. } = self.request.clone();
                 let client = self.client.clone();
-                runtime.spawn(async move { client.release(ReleaseRequest { namespace, name, token, ..ReleaseRequest::default() }).await });
+                let errands = &self.client.inner().errands;
+                errands.spawn_on(async move { client.release(ReleaseRequest { namespace, name, token, ..ReleaseRequest::default() }).await }, &runtime);
             }
             State::Begin | State::Asking(_) | State::Done => {}
         }

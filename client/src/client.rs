@@ -11,6 +11,7 @@ use tenure_proto::v1::{
     ReleaseRequest, ReleaseResponse, RemoveMemberRequest, RemoveMemberResponse, StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
     cluster_service_client::ClusterServiceClient, lease_service_client::LeaseServiceClient,
 };
+use tokio_util::task::TaskTracker;
 use tonic::{
     Request, Response, Status,
     transport::{Channel, Endpoint},
@@ -22,6 +23,7 @@ use crate::{
     endpoints::{Dial, Endpoints},
     error::Error,
     keepalive::Keepalive,
+    line::Line,
     random::Random,
     retry::{Call, Effect, Retry},
 };
@@ -48,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) discovery: Discovery,
     /// Runs while there are leases to keep.
     pub(crate) keepalive: Mutex<Weak<Keepalive>>,
+    /// What is given back in the background.
+    pub(crate) errands: TaskTracker,
 }
 
 /// Settings of a [`Client`].
@@ -141,12 +145,21 @@ impl Builder {
         let endpoints = Endpoints::new(&self.endpoints, self.connect_timeout, start, self.dial).map_err(|message| Error::misuse("endpoints", message))?;
         let (request_timeout, attempt_timeout) = (self.request_timeout, self.attempt_timeout);
         let discovery = Discovery::new(self.discover);
-        let inner = Inner { endpoints, clock: self.clock, random, request_timeout, attempt_timeout, discovery, keepalive: Mutex::default() };
+        let inner = Inner {
+            endpoints,
+            clock: self.clock,
+            random,
+            request_timeout,
+            attempt_timeout,
+            discovery,
+            keepalive: Mutex::default(),
+            errands: TaskTracker::new(),
+        };
         Ok(Client { inner: Arc::new(inner) })
     }
 }
 
-pub(crate) fn leases(channel: Channel) -> LeaseServiceClient<Channel> {
+pub(crate) fn leases(channel: Line) -> LeaseServiceClient<Line> {
     LeaseServiceClient::new(channel).max_decoding_message_size(LARGEST_ANSWER)
 }
 
@@ -162,6 +175,13 @@ impl Client {
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
+    }
+
+    /// Waits until nothing is being given back in the background any more: the place in a queue, or the grant, of an attempt that was dropped or has
+    /// failed. For a program that is about to end, with a time limit of its own: what was not given back by then is left to run out.
+    pub async fn settled(&self) {
+        self.inner.errands.close();
+        self.inner.errands.wait().await;
     }
 
     /// The endpoint in use now.
@@ -338,7 +358,7 @@ impl Client {
         .await
     }
 
-    pub(crate) async fn call<T, F>(&self, call: Call<'_>, mut send: impl FnMut(Channel, Duration) -> F) -> Result<T, Error>
+    pub(crate) async fn call<T, F>(&self, call: Call<'_>, mut send: impl FnMut(Line, Duration) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {

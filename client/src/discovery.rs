@@ -19,6 +19,7 @@ use tonic::{Status, Streaming};
 use crate::{
     client::{Client, Inner, leases, timed},
     error::Error,
+    line::{Line, Sent},
 };
 
 /// Between two rounds at most. Usually a watch says when there is something new.
@@ -103,7 +104,7 @@ impl News {
         let ListRequest { namespace, label_selector, .. } = identities();
         let request = WatchRequest { namespace, label_selector, ..WatchRequest::default() };
         let opening = async {
-            let mut stream = leases(channel).watch(request).await?.into_inner();
+            let mut stream = leases(Line::new(channel, Sent::default())).watch(request).await?.into_inner();
             // The first word says that it has begun.
             stream.message().await?;
             Ok::<_, Status>(stream)
@@ -154,7 +155,7 @@ impl Client {
             let Some(channel) = endpoints.to_try(&address) else { continue };
             let (timeout, cluster_id) = (self.inner().attempt_timeout, cluster_id.clone());
             trying.spawn(async move {
-                let question = leases(channel).list(timed(ListRequest { page_size: 1, ..identities() }, timeout)).await;
+                let question = leases(Line::new(channel, Sent::default())).list(timed(ListRequest { page_size: 1, ..identities() }, timeout)).await;
                 let who = question.ok().and_then(|answer| answer.into_inner().header).map(|header| header.cluster_id);
                 (who.as_ref() == Some(&cluster_id)).then_some(address)
             });

@@ -37,6 +37,7 @@ mod heartbeat;
 mod hold;
 mod keepalive;
 mod lease;
+mod line;
 mod members;
 mod observe;
 mod random;

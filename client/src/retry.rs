@@ -4,12 +4,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use crate::{
     client::Inner,
     clock::Readings,
     error::{Conclusion, Error, Failure},
+    line::{Line, Sent},
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -63,12 +64,15 @@ pub(crate) struct Retry {
     failures: u32,
     unknown: bool,
     earlier: Vec<(String, String)>,
+    /// Of the present attempt.
+    sent: Sent,
+    sent_before: bool,
 }
 
 impl Retry {
     pub(crate) fn new(inner: Arc<Inner>, effect: Effect, limit: Duration) -> Self {
         let started = inner.clock.readings();
-        Self { inner, effect, started, limit, failures: 0, unknown: false, earlier: Vec::new() }
+        Self { inner, effect, started, limit, failures: 0, unknown: false, earlier: Vec::new(), sent: Sent::default(), sent_before: false }
     }
 
     pub(crate) fn remaining(&self) -> Duration {
@@ -86,10 +90,17 @@ impl Retry {
     }
 
     /// The endpoint in use, and the time it has.
-    pub(crate) fn attempt(&self) -> (usize, Channel, Duration) {
+    pub(crate) fn attempt(&mut self) -> (usize, Line, Duration) {
         self.inner.discovery.run(&self.inner);
         let (index, channel) = self.inner.endpoints.current();
-        (index, channel, self.attempt_timeout())
+        self.sent_before = self.may_be_sent();
+        self.sent = Sent::default();
+        (index, Line::new(channel, self.sent.clone()), self.attempt_timeout())
+    }
+
+    /// Whether any attempt may have reached a server. Those that met no connection have not.
+    pub(crate) fn may_be_sent(&self) -> bool {
+        self.sent_before || self.sent.may_be()
     }
 
     /// A stream works again: what failed before does not count.
@@ -117,13 +128,19 @@ impl Retry {
     }
 
     pub(crate) fn failure(&self, call: &str, index: usize, status: &Status) -> Failure {
-        Failure::from_status(call.to_owned(), self.inner.endpoints.address(index), status)
+        let mut failure = Failure::from_status(call.to_owned(), self.inner.endpoints.address(index), status);
+        failure.unsent |= failure.local && !self.sent.may_be();
+        failure
     }
 
     pub(crate) fn silence(&self, call: &str, index: usize, after: Duration) -> Failure {
         // Nobody reads nanoseconds in a message.
-        let message = format!("no answer within {:?}", Duration::from_millis(after.as_millis().try_into().unwrap_or(u64::MAX)));
-        Failure::new(call.to_owned(), self.inner.endpoints.address(index), Code::DeadlineExceeded, message)
+        let after = Duration::from_millis(after.as_millis().try_into().unwrap_or(u64::MAX));
+        let unsent = !self.sent.may_be();
+        let message = if unsent { format!("cannot connect within {after:?}") } else { format!("no answer within {after:?}") };
+        let mut failure = Failure::new(call.to_owned(), self.inner.endpoints.address(index), Code::DeadlineExceeded, message);
+        failure.unsent = unsent;
+        failure
     }
 
     /// Judges a failed attempt: the call's error, or (after a pause) another attempt.
@@ -148,11 +165,15 @@ impl Retry {
             return Err(self.give_up(failure));
         }
         tracing::debug!(error = %failure, ?pause, "trying again");
+        tokio::time::sleep(pause).await;
+        // A busy machine oversleeps. An attempt with no time would only blur why the others have failed.
+        if self.remaining().is_zero() {
+            return Err(self.give_up(failure));
+        }
         let tried = (failure.endpoint, failure.message);
         if self.earlier.len() < REMEMBERED && !self.earlier.contains(&tried) {
             self.earlier.push(tried);
         }
-        tokio::time::sleep(pause).await;
         Ok(())
     }
 
@@ -207,6 +228,44 @@ mod tests {
     async fn out_of_time_one_unknown_attempt_makes_the_outcome_unknown_except_for_reads() {
         assert!(retry(Effect::Idempotent, Duration::ZERO).after(0, unknown()).await.unwrap_err().outcome_unknown());
         assert!(retry(Effect::Read, Duration::ZERO).after(0, unknown()).await.unwrap_err().is_retryable());
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_met_no_connection_was_not_sent_and_is_safe_to_repeat() {
+        let client = Client::builder().endpoints(["127.0.0.1:1", "127.0.0.1:2"]).seed(1).build().unwrap();
+        let mut retry = Retry::new(client.inner().clone(), Effect::Once, Duration::from_secs(10));
+        let (index, line, _) = retry.attempt();
+        let mut client = crate::client::leases(line);
+        {
+            // Given up on before the connection is there.
+            let mut never = std::pin::pin!(client.delete(tenure_proto::v1::DeleteRequest::default()));
+            std::future::poll_fn(|context| std::task::Poll::Ready(never.as_mut().poll(context).is_ready())).await;
+        }
+        let silence = retry.silence("delete a", index, Duration::ZERO);
+        assert!(silence.unsent && !retry.may_be_sent(), "{silence}");
+        retry.after(index, silence).await.unwrap();
+    }
+
+    /// A machine so busy that every look at its clock comes 20 ms after the last one.
+    #[derive(Debug, Default)]
+    struct Busy(std::sync::Mutex<Readings>);
+
+    impl crate::clock::Clock for Busy {
+        fn readings(&self) -> Readings {
+            let mut now = self.0.lock().unwrap();
+            *now = now.plus(Duration::from_millis(20));
+            *now
+        }
+    }
+
+    #[tokio::test]
+    async fn no_attempt_is_made_when_no_time_is_left() {
+        let client = Client::builder().endpoints(["a:1", "b:1"]).clock(Arc::new(Busy::default())).seed(1).build().unwrap();
+        let mut retry = Retry::new(client.inner().clone(), Effect::Idempotent, Duration::from_millis(30));
+        let mut failure = Failure::new("acquire default/a".into(), "a:1".into(), Code::Unavailable, "cannot connect: refused".into());
+        failure.unsent = true;
+        let error = retry.after(0, failure).await.unwrap_err();
+        assert!(error.is_retryable() && error.to_string().contains("refused"), "{error}");
     }
 
     #[tokio::test]

@@ -21,6 +21,8 @@ pub struct Settings {
     pub replicas: u64,
     /// `limits.min_duration`.
     pub min_duration: &'static str,
+    /// `limits.max_duration`.
+    pub max_duration: &'static str,
     /// `snapshot.log_bytes`.
     pub snapshot_log_bytes: &'static str,
     /// Further lines of their configurations, before the first section.
@@ -35,7 +37,16 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { replicas: 3, min_duration: "1s", snapshot_log_bytes: "64MiB", top: "", data_dirs: Vec::new(), places: Vec::new(), peers: Vec::new() }
+        Self {
+            replicas: 3,
+            min_duration: "1s",
+            max_duration: "24h",
+            snapshot_log_bytes: "64MiB",
+            top: "",
+            data_dirs: Vec::new(),
+            places: Vec::new(),
+            peers: Vec::new(),
+        }
     }
 }
 
@@ -83,7 +94,7 @@ impl Cluster {
 
     /// Writes one replica's configuration file.
     pub fn configure(&self, replica: &Replica, members: &[(u64, String)], bootstrap: bool) -> anyhow::Result<()> {
-        let Settings { min_duration, snapshot_log_bytes, top, .. } = &self.settings;
+        let Settings { min_duration, max_duration, snapshot_log_bytes, top, .. } = &self.settings;
         let mut text = format!(
             "node_id = {}\ndata_dir = {:?}\nbootstrap = {bootstrap}\n{top}\n[listen]\nclient = \"{}\"\npeer = \"{}\"\nhttp = \"{}\"\n",
             replica.id,
@@ -98,7 +109,7 @@ impl Cluster {
         for (id, peer) in members {
             write!(text, "\n[[members]]\nnode_id = {id}\npeer = \"{peer}\"\n")?;
         }
-        write!(text, "\n[limits]\nmin_duration = \"{min_duration}\"\n\n[snapshot]\nlog_bytes = \"{snapshot_log_bytes}\"\n")?;
+        write!(text, "\n[limits]\nmin_duration = \"{min_duration}\"\nmax_duration = \"{max_duration}\"\n\n[snapshot]\nlog_bytes = \"{snapshot_log_bytes}\"\n")?;
         fs::write(&replica.config, text)?;
         Ok(())
     }
