@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 
 #[test]
 fn careless_clients_cost_the_bystander_no_lease_and_the_cluster_no_replica() -> anyhow::Result<()> {
-    let scenarios = ["forbidden-frames", "silent-connections", "cancelled-acquires"];
+    let scenarios = ["forbidden-frames", "silent-connections", "http-unread"];
     let json = tempfile::NamedTempFile::new()?;
     let output = Command::new(env!("CARGO_BIN_EXE_abuse")).args(scenarios).args(["--seconds", "4", "--json"]).arg(json.path()).output()?;
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -76,7 +76,7 @@ async fn attempt(plan: &Plan, row: &mut Row) -> Result<(), Stop> {
         say(scenario, &format!("puts {} leases there", scenario.setup.leases));
         stage.fill(scenario.setup.leases).await.context("the leases before the attack")?;
     }
-    let (leader, term) = stage.raft_leader().await?;
+    let (leader, term) = (stage.raft_leader().await?, stage.term().await);
     let victims = stage.victims(scenario.setup.hurt, leader);
 
     let addrs: Vec<String> = stage.cluster.replicas.iter().map(|replica| replica.client.addr()).collect();
@@ -129,7 +129,7 @@ async fn attempt(plan: &Plan, row: &mut Row) -> Result<(), Stop> {
 }
 
 /// What the attacking process says, and what is left in the cluster.
-async fn told_and_left(stage: &Stage, told: anyhow::Result<Told>, term: u64, row: &mut Row) -> anyhow::Result<()> {
+async fn told_and_left(stage: &Stage, told: anyhow::Result<Told>, term: Option<u64>, row: &mut Row) -> anyhow::Result<()> {
     match told {
         Ok(Told { counts, complaints, acknowledged }) => {
             row.remarks.push(counts.clone());
@@ -142,11 +142,10 @@ async fn told_and_left(stage: &Stage, told: anyhow::Result<Told>, term: u64, row
         }
         Err(error) => row.wrong.push(format!("{error:#}")),
     }
-    if row.figures.back_s.is_some() {
-        let (_, now) = stage.raft_leader().await?;
-        if now != term {
-            row.remarks.push(format!("term {term} before the attack, {now} after it: the raft leader has changed"));
-        }
+    if let (Some(before), Some(now)) = (term, stage.term().await)
+        && before != now
+    {
+        row.remarks.push(format!("term {before} before the attack, {now} after it: there were elections"));
     }
     Ok(())
 }

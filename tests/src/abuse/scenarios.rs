@@ -8,11 +8,11 @@ use super::{
 /// Of leases, where an attack asks for all of them.
 const MANY: u32 = 100_000;
 const FULL: Setup = Setup { leases: MANY, ..SHIPPED };
-const SMALL_DISKS: Setup = Setup { disk_mib: Some(96), snapshot_log_bytes: "4MiB", ..SHIPPED };
+const SMALL_DISKS: Setup = Setup { disk_mib: Some(192), snapshot_log_bytes: "4MiB", ..SHIPPED };
 
 /// The yardstick, the configuration as it is shipped.
 const USUAL: Scenario =
-    Scenario { row: "", name: "", what: "", must: "", setup: SHIPPED, expect: Expect::Yardstick, attack: |orders| Box::pin(writes::honest(orders)) };
+    Scenario { row: "", name: "", what: "", must: "", setup: SHIPPED, expect: Expect::Yardstick, attack: |orders| Box::pin(writes::slowly(orders)) };
 
 /// In order.
 pub const ALL: &[Scenario] = &[

@@ -96,11 +96,26 @@ impl Stage {
         Ok(())
     }
 
-    /// Who leads (by index) and in which term; asks a replica of the cluster.
-    pub(super) async fn raft_leader(&self) -> anyhow::Result<(usize, u64)> {
-        let leader = usize::try_from(self.cluster.raft_leader().await? - 1)?;
-        let status = tokio::time::timeout(Duration::from_secs(5), self.cluster.replicas[leader].api.status()).await??;
-        Ok((leader, status.term))
+    /// Who leads (by index), as a call says that needs it: Status takes long where there are many leases.
+    pub(super) async fn raft_leader(&self) -> anyhow::Result<usize> {
+        let begun = clock::now();
+        loop {
+            let request = v1::AcquireRequest { reclaim: true, ..api::acquire("abuse-before", "lease", "new-client", 3_000) };
+            let asked = self.cluster.replicas[0].api.acquire(request);
+            let header = tokio::time::timeout(Duration::from_secs(5), asked).await.ok().and_then(Result::ok).and_then(|answer| answer.header);
+            let leads = |addr: &String| self.cluster.replicas.iter().position(|replica| replica.client.addr() == *addr);
+            if let Some(leader) = header.as_ref().and_then(|header| leads(&header.raft_leader)) {
+                return Ok(leader);
+            }
+            ensure!(clock::since(begun) < PATIENCE, "no raft leader after {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Of a replica that has time to say so.
+    pub(super) async fn term(&self) -> Option<u64> {
+        let status = tokio::time::timeout(Duration::from_secs(5), self.cluster.replicas[0].api.status()).await;
+        Some(status.ok()?.ok()?.term)
     }
 
     /// Whom the scenario hurts: followers before the raft leader.

@@ -64,7 +64,7 @@ async fn idle_at(orders: &Orders, addrs: &[String], each: usize, writing: bool) 
     let tasks = idle(addrs, each, &seen);
     let mut told = Told::default();
     if writing {
-        told.acknowledged = writes::write(orders).await;
+        told.acknowledged = writes::write(orders, writes::FAST).await;
     } else {
         orders.end().await;
     }

@@ -16,12 +16,14 @@ const WRITERS: usize = 8;
 /// Of annotations, with each write.
 const BYTES: usize = 15 << 10;
 const WITHIN: Duration = Duration::from_secs(2);
-/// Some 25 MB in ten seconds: more than a file of the log as it is shipped.
-const PAUSE: Duration = Duration::from_millis(25);
+/// Of each writer: some 25 MB in ten seconds, more than a file of the log as it is shipped.
+pub(super) const FAST: Duration = Duration::from_millis(25);
+/// Little disks take that for a minute: log, two snapshots, and one that is being written.
+const SLOW: Duration = Duration::from_millis(100);
 
 /// Writes until the attack is over.
-pub(crate) async fn honest(orders: Orders) -> anyhow::Result<Told> {
-    let acknowledged = write(&orders).await;
+pub(crate) async fn slowly(orders: Orders) -> anyhow::Result<Told> {
+    let acknowledged = write(&orders, SLOW).await;
     Ok(Told { counts: counted(&acknowledged), acknowledged, ..Told::default() })
 }
 
@@ -31,7 +33,7 @@ pub(super) fn counted(acknowledged: &BTreeMap<String, u64>) -> String {
 }
 
 /// The last number that was acknowledged, by lease.
-pub(super) async fn write(orders: &Orders) -> BTreeMap<String, u64> {
+pub(super) async fn write(orders: &Orders, pause: Duration) -> BTreeMap<String, u64> {
     let mut tasks = JoinSet::new();
     for writer in 0..WRITERS {
         let orders = orders.clone();
@@ -56,7 +58,7 @@ pub(super) async fn write(orders: &Orders) -> BTreeMap<String, u64> {
                     // Another replica may take the next one.
                     _ => at += 1,
                 }
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(pause).await;
             }
             (name, acknowledged)
         });
