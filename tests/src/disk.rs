@@ -64,9 +64,14 @@ impl Mount {
 
     /// tmpfs with a limit.
     pub fn tmpfs(dir: &Path, name: &str, mib: u64) -> anyhow::Result<Self> {
+        Self::tmpfs_with(dir, name, &format!("size={mib}m"))
+    }
+
+    /// tmpfs with options of mount's.
+    pub fn tmpfs_with(dir: &Path, name: &str, options: &str) -> anyhow::Result<Self> {
         let path = dir.join(name);
         std::fs::create_dir_all(&path)?;
-        run("mount", &["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs", &path.to_string_lossy()])?;
+        run("mount", &["-t", "tmpfs", "-o", options, "tmpfs", &path.to_string_lossy()])?;
         Ok(Self { path, image: None, mounted: true })
     }
 

@@ -1,6 +1,7 @@
 //! Clusters of real `tenured` processes, and what drives and judges them. Nothing here links the server: whatever these tests know, they learned
 //! over a socket, from a log file or from an exit code.
 
+pub mod abuse;
 pub mod api;
 pub mod binaries;
 pub mod chaos;
