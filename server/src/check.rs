@@ -112,5 +112,8 @@ fn log(data_dir: &Path, member: bool, snapshot_index: Option<u64>) -> anyhow::Re
         // Nobody was told that it is there: the next start drops it.
         text.push_str(&format!(", and {} bytes of an unfinished write at the end", found.torn_bytes));
     }
+    if let Some(why) = found.contradiction() {
+        text.push_str(&format!("; {why}: the next start goes on from it by itself"));
+    }
     Ok(text)
 }

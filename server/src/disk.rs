@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-pub use crate::consensus::{LogPosition, Record};
+pub use crate::consensus::{Journal, LogPosition, Mark, MarkedLog, Marks, Record};
 
 /// What a replica asks of a disk. Calls block, but for [`Disk::offload`].
 pub trait Disk: Send + Sync + fmt::Debug + 'static {

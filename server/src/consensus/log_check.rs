@@ -8,14 +8,16 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
 use raft_log::{RaftLogRecord, chunked_wal, codeq::Decode as _};
 
 use super::{
-    log_mark::{self, Known, Mark},
+    log_mark::{self, Known},
     log_walk::Walk,
+    marked::Mark,
     system_log::DiskTypes,
 };
 use crate::disk::Expected;
@@ -35,14 +37,19 @@ pub(crate) struct Found {
     /// Bytes of an unfinished write that were cut off.
     pub(crate) torn_bytes: u64,
     end: Mark,
-    /// The newest file that holds anything.
-    newest: Option<PathBuf>,
+    /// What is wrong with the mark, while the log is whole.
+    contradiction: Option<String>,
 }
 
 impl Found {
     /// Where the log ends, and what it says there.
     pub(crate) fn end(&self) -> Mark {
         self.end
+    }
+
+    /// What is wrong with the mark, for people; the log is whole.
+    pub(crate) fn contradiction(&self) -> Option<&str> {
+        self.contradiction.as_deref()
     }
 }
 
@@ -90,9 +97,9 @@ fn check(dir: &Path, expected: Expected, repair: bool) -> Result<Found, LogError
     let mut walk = Walk::new(expected.snapshot_index, &mark);
     // Only the last file that holds anything may have a torn tail: the next is written after the one before was fsynced.
     let mut torn: Option<(PathBuf, u64, String)> = None;
-    for (start, path) in files {
+    for (start, path) in &files {
         let damaged = |offset: usize, why: String| LogError::Damaged { path: path.clone(), offset: offset as u64, why };
-        let bytes = fs::read(&path).map_err(|error| LogError::Io { path: path.clone(), error })?;
+        let bytes = fs::read(path).map_err(|error| LogError::Io { path: path.clone(), error })?;
         let mut at = 0;
         let mut bad = None;
         while at < bytes.len() {
@@ -103,8 +110,7 @@ fn check(dir: &Path, expected: Expected, repair: bool) -> Result<Found, LogError
                         return Err(LogError::Damaged { path, offset, why });
                     }
                     if at == 0 {
-                        walk.file(start).map_err(|why| damaged(0, why))?;
-                        found.newest = Some(path.clone());
+                        walk.file(*start).map_err(|why| damaged(0, why))?;
                     }
                     walk.record(&record, length as u64).map_err(|why| damaged(at, why))?;
                     at += length;
@@ -122,11 +128,11 @@ fn check(dir: &Path, expected: Expected, repair: bool) -> Result<Found, LogError
                 return Err(damaged(at, why));
             }
             found.torn_bytes += rest.len() as u64;
-            torn = Some((path, at as u64, why));
+            torn = Some((path.clone(), at as u64, why));
         }
     }
     (found.records, found.entries_after_snapshot, found.bytes_after_snapshot) = walk.counts();
-    found.end = walk.end();
+    (found.end, found.contradiction) = (walk.end(), walk.contradiction());
     match (walk.finish(), &torn, &mark) {
         // The end is missing: that is more of a reason than where it is torn.
         (Err(why), Some((path, offset, _)), _) => return Err(LogError::Damaged { path: path.clone(), offset: *offset, why }),
@@ -137,6 +143,10 @@ fn check(dir: &Path, expected: Expected, repair: bool) -> Result<Found, LogError
         }
         (Ok(()), Some((path, offset, why)), Known::Unreadable(mark)) => {
             return Err(LogError::Damaged { path: path.clone(), offset: *offset, why: format!("{why}, and {mark}") });
+        }
+        (Ok(()), Some((path, offset, why)), Known::Synced(_)) if found.contradiction.is_some() => {
+            // Whoever made such a mark had synced all of the log before.
+            return Err(LogError::Damaged { path: path.clone(), offset: *offset, why: format!("{why}, and the mark says more than was synced") });
         }
         (Ok(()), None, Known::Unreadable(mark)) => tracing::warn!("{mark}; the log is whole, so it is made anew"),
         (Ok(()), ..) => {}
@@ -149,11 +159,30 @@ fn check(dir: &Path, expected: Expected, repair: bool) -> Result<Found, LogError
             crate::failpoint::pass("repair_after_cut");
         }
     }
-    // What a process that was killed had written is in the kernel's memory only, and from now on it counts as ours.
-    if let Some(path) = found.newest.as_ref().filter(|_| repair) {
-        File::open(path).and_then(|file| file.sync_all()).map_err(|error| LogError::Io { path: path.clone(), error })?;
+    if let Some(why) = &found.contradiction {
+        tracing::warn!(dir = %dir.display(), "{why}: it goes on from there");
+    }
+    if repair {
+        let synced = if let Known::Synced(mark) = mark { mark.end } else { 0 };
+        for (start, path) in files {
+            write_again(&path, synced.saturating_sub(start)).map_err(|error| LogError::Io { path, error })?;
+        }
     }
     Ok(found)
+}
+
+/// Makes durable what a file has from here on. A process that was killed left it in the kernel's memory only, and from now on it counts as ours. If it was
+/// an fsync that failed, the kernel takes what it could not write for written, so another fsync would do nothing: it is written anew.
+fn write_again(path: &Path, from: u64) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let length = file.metadata()?.len();
+    if from >= length {
+        return Ok(());
+    }
+    let mut bytes = vec![0; usize::try_from(length - from).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, from)?;
+    file.write_all_at(&bytes, from)?;
+    file.sync_all()
 }
 
 fn decode(bytes: &[u8]) -> io::Result<(DiskRecord, usize)> {

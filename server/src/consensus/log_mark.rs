@@ -11,23 +11,16 @@ use std::{
     io::{self, Read as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
+use super::marked::{Mark, Marks};
 use crate::disk::{LogPosition, SavedVote};
 
 const MAGIC: [u8; 8] = *b"TNRSYNC\n";
 const FORMAT: u64 = 1;
 /// Magic, nine numbers, checksum of both.
 const LENGTH: usize = 8 + 9 * 8 + 4;
-
-/// A point in the log, and what the log said there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mark {
-    /// In bytes of the whole log, the purged ones included.
-    pub(crate) end: u64,
-    pub(crate) vote: Option<SavedVote>,
-    pub(crate) last: Option<LogPosition>,
-}
 
 /// What is known of a log when it is opened.
 #[derive(Debug)]
@@ -91,13 +84,15 @@ fn decode(bytes: &[u8]) -> Option<Mark> {
 #[derive(Debug)]
 pub(super) struct Marker {
     file: File,
+    /// The last one could not be written, and that was said.
+    failing: AtomicBool,
 }
 
 impl Marker {
     /// Begins anew at what was found, durably.
     pub(super) fn begin(path: &Path, mark: &Mark) -> io::Result<Self> {
         let file = File::options().create(true).truncate(false).write(true).open(path)?;
-        let marker = Self { file };
+        let marker = Self { file, failing: AtomicBool::new(false) };
         marker.write(mark)?;
         marker.file.set_len(LENGTH as u64)?;
         marker.file.sync_all()?;
@@ -105,16 +100,21 @@ impl Marker {
         Ok(marker)
     }
 
-    /// The log is on disk up to here.
-    pub(super) fn reached(&self, mark: &Mark) {
-        // An older mark is as true; it only finds less.
-        if let Err(error) = self.write(mark) {
-            tracing::warn!(%error, "cannot note how far the log was synced");
-        }
-    }
-
     fn write(&self, mark: &Mark) -> io::Result<()> {
         self.file.write_all_at(&encode(mark), 0)
+    }
+}
+
+impl Marks for Marker {
+    fn reached(&self, mark: &Mark) {
+        match self.write(mark) {
+            Ok(()) => self.failing.store(false, Ordering::Relaxed),
+            // Once, not at each entry.
+            Err(error) if !self.failing.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(%error, "cannot note how far the log was synced; nothing is lost, but an end of the log that goes missing would not be noticed");
+            }
+            Err(_) => {}
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use raft_log::{RaftLogAction, WALRecord};
 
 use super::{
     log_check::DiskRecord,
-    log_mark::{Known, Mark},
+    log_mark::Known,
+    marked::Mark,
     system_log::{DiskLogId, DiskState, DiskVote, from_disk, saved_vote},
 };
 
@@ -21,6 +22,8 @@ pub(super) struct Walk {
     new_file: bool,
     state: State,
     met_mark: bool,
+    /// What the log says where the mark is, if that is something else.
+    at_mark: Option<Mark>,
     records: u64,
     entries: u64,
     bytes: u64,
@@ -52,7 +55,19 @@ fn entry(id: Option<&DiskLogId>) -> String {
 impl Walk {
     pub(super) fn new(snapshot_index: Option<u64>, mark: &Known) -> Self {
         let synced = if let Known::Synced(mark) = mark { Some(*mark) } else { None };
-        Self { snapshot_index, synced, begin: None, at: 0, new_file: false, state: State::default(), met_mark: false, records: 0, entries: 0, bytes: 0 }
+        Self {
+            snapshot_index,
+            synced,
+            begin: None,
+            at: 0,
+            new_file: false,
+            state: State::default(),
+            met_mark: false,
+            at_mark: None,
+            records: 0,
+            entries: 0,
+            bytes: 0,
+        }
     }
 
     /// A file begins, and by its name there.
@@ -81,7 +96,8 @@ impl Walk {
         }
         self.records += 1;
         self.at += length;
-        self.compare()
+        self.compare();
+        Ok(())
     }
 
     fn action(&mut self, action: &RaftLogAction<super::system_log::DiskTypes>, length: u64) -> Result<(), String> {
@@ -114,11 +130,33 @@ impl Walk {
         Ok(())
     }
 
-    /// At the mark, the log must say what it said when the mark was made.
-    fn compare(&mut self) -> Result<(), String> {
-        let Some(mark) = self.synced.filter(|mark| mark.end == self.at) else { return Ok(()) };
+    /// At the mark, the log must say what it said when the mark was made; what else that may mean is known at its end.
+    fn compare(&mut self) {
+        let Some(mark) = self.synced.filter(|mark| mark.end == self.at) else { return };
         self.met_mark = true;
-        if self.end() == mark { Ok(()) } else { Err("here the log says something else than when it was synced: it is another log".to_owned()) }
+        // A file's first record repeats the state, and so may say again what was already wrong.
+        self.at_mark = (self.end() != mark).then(|| self.end());
+    }
+
+    /// Builds before the one of decision 10 made such a mark on their way out when the log's next file could not be made: where the log ended before the
+    /// write that failed, and what it said behind it. Nobody was told anything after that mark's end, so a log that has everything up to there, and then
+    /// goes on to say, at its very end, what the mark says, misses nothing, whichever half of the mark one believes.
+    pub(super) fn contradiction(&self) -> Option<String> {
+        let (there, mark) = (self.at_mark?, self.synced?);
+        let says = |mark: &Mark| {
+            let last = mark.last.map_or_else(|| "no entry".to_owned(), |last| format!("entry {}", last.index));
+            mark.vote.map_or_else(|| last.clone(), |vote| format!("{last} and a vote in term {}", vote.term))
+        };
+        (self.at > mark.end && self.end().says_the_same(&mark)).then(|| {
+            format!(
+                "the mark of how far it was synced contradicts itself: at byte {} the log has {}, and the mark says {}, which is what the log has at byte {}. \
+                 An earlier version left that when it could not make a file. The log is whole up to there, and nothing that was acknowledged is missing",
+                mark.end,
+                says(&there),
+                says(&mark),
+                self.at
+            )
+        })
     }
 
     pub(super) fn end(&self) -> Mark {
@@ -140,6 +178,9 @@ impl Walk {
             }
             if !self.met_mark && mark.end > begin {
                 return Err(format!("no record ends at byte {}, where it was synced: it is another log", mark.end));
+            }
+            if self.at_mark.is_some() && self.contradiction().is_none() {
+                return Err(format!("at byte {} the log says something else than when it was synced: it is another log", mark.end));
             }
         }
         let purged = index(self.state.purged.as_ref());

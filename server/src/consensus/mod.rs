@@ -10,6 +10,7 @@ pub(crate) mod log_check;
 mod log_mark;
 mod log_store;
 mod log_walk;
+mod marked;
 mod membership;
 mod network;
 mod outgoing;
@@ -40,6 +41,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use log_store::{LogControl, LogStore as DiskLog};
+pub use marked::{Journal, Mark, MarkedLog, Marks};
 pub use record::{LogPosition, Record};
 pub(crate) use start::{Recovered, inspect_log, inspect_snapshots, open_log, recover};
 pub(crate) use state_machine::{Effects, Replicated};

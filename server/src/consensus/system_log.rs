@@ -9,10 +9,11 @@ use raft_log::{Callback, RaftLog, RaftWalTypes, Segment, Types, WalTypes, api::r
 
 use super::{
     log_check,
-    log_mark::{self, Mark, Marker},
+    log_mark::{self, Marker},
+    marked::{Journal, MarkedLog},
     record::{ENTRY_OVERHEAD, LogPosition, Record},
 };
-use crate::disk::{Expected, Flushed, Log, LogHead, OpenedLog, SavedVote};
+use crate::disk::{Expected, Flushed, LogHead, OpenedLog, SavedVote};
 
 /// Entries in the file being written stay in memory, so this bounds memory as well.
 const CHUNK_BYTES: u64 = 16 << 20;
@@ -22,21 +23,12 @@ const MIN_CHUNK_BYTES: u64 = 16 << 10;
 const CHUNK_RECORDS: usize = 64 << 10;
 const CACHE_BYTES: usize = 16 << 20;
 
-/// Who waits for an fsync, and how far it reaches.
-pub(crate) struct Synced {
-    /// Until it was told.
-    done: Option<Flushed>,
-    mark: Mark,
-    marker: Arc<Marker>,
-}
+/// Who waits for an fsync, until it was told.
+pub(crate) struct Synced(Option<Flushed>);
 
 impl Callback for Synced {
     fn send(mut self, result: io::Result<()>) {
-        if result.is_ok() {
-            crate::failpoint::pass("log_before_mark");
-            self.marker.reached(&self.mark);
-        }
-        if let Some(done) = self.done.take() {
+        if let Some(done) = self.0.take() {
             done(result);
         }
     }
@@ -45,7 +37,7 @@ impl Callback for Synced {
 impl Drop for Synced {
     /// A log's writer that fails at anything else than an fsync, as at removing a file, forgets who waits for one.
     fn drop(&mut self) {
-        if let Some(done) = self.done.take() {
+        if let Some(done) = self.0.take() {
             done(Err(io::Error::other("the log's writer has stopped")));
         }
     }
@@ -112,30 +104,19 @@ pub(crate) fn open(dir: &Path, expected: Expected) -> anyhow::Result<OpenedLog> 
     config.log_cache_capacity = Some(CACHE_BYTES);
     config.log_cache_max_items = Some(CHUNK_RECORDS);
     let log = RaftLog::open(Arc::new(config)).map_err(|error| anyhow::anyhow!("cannot open the Raft log in {}: {error}", dir.display()))?;
-    Ok(OpenedLog { log: Box::new(SystemLog { log, marker: Arc::new(marker), end: found.end().end }), bytes_after_snapshot })
+    let log = MarkedLog::new(SystemLog { log }, Arc::new(marker), found.end().end);
+    Ok(OpenedLog { log: Box::new(log), bytes_after_snapshot })
 }
 
 struct SystemLog {
     log: RaftLog<DiskTypes>,
-    marker: Arc<Marker>,
-    /// Of what was written, in bytes of the whole log.
-    end: u64,
 }
 
-impl SystemLog {
-    fn wrote(&mut self, written: Segment) {
-        self.end = written.offset + written.size;
-    }
+fn end(written: Segment) -> u64 {
+    written.offset + written.size
 }
 
-impl Drop for SystemLog {
-    /// The log writes out what is pending, and its mark belongs to that. There is nobody to tell of a failure any more.
-    fn drop(&mut self) {
-        let _ = self.flush(Box::new(drop));
-    }
-}
-
-impl Log for SystemLog {
+impl Journal for SystemLog {
     fn head(&self) -> LogHead {
         let state = self.log.log_state();
         LogHead {
@@ -156,39 +137,27 @@ impl Log for SystemLog {
         Ok(())
     }
 
-    fn append(&mut self, entries: &mut dyn Iterator<Item = (LogPosition, Record)>) -> io::Result<()> {
-        let written = self.log.append(entries.map(|(at, record)| (to_disk(at), record)))?;
-        self.wrote(written);
-        Ok(())
+    fn append(&mut self, entries: &mut dyn Iterator<Item = (LogPosition, Record)>) -> io::Result<u64> {
+        self.log.append(entries.map(|(at, record)| (to_disk(at), record))).map(end)
     }
 
-    fn save_vote(&mut self, vote: SavedVote) -> io::Result<()> {
-        let written = self.log.save_vote(((vote.term, vote.node), u64::from(vote.committed)))?;
-        self.wrote(written);
-        Ok(())
+    fn save_vote(&mut self, vote: SavedVote) -> io::Result<u64> {
+        self.log.save_vote(((vote.term, vote.node), u64::from(vote.committed))).map(end)
     }
 
-    fn save_committed(&mut self, committed: LogPosition) -> io::Result<()> {
-        let written = self.log.commit(to_disk(committed))?;
-        self.wrote(written);
-        Ok(())
+    fn save_committed(&mut self, committed: LogPosition) -> io::Result<u64> {
+        self.log.commit(to_disk(committed)).map(end)
     }
 
-    fn truncate(&mut self, from: u64) -> io::Result<()> {
-        let written = self.log.truncate(from)?;
-        self.wrote(written);
-        Ok(())
+    fn truncate(&mut self, from: u64) -> io::Result<u64> {
+        self.log.truncate(from).map(end)
     }
 
-    fn purge(&mut self, upto: LogPosition) -> io::Result<()> {
-        let written = self.log.purge(to_disk(upto))?;
-        self.wrote(written);
-        Ok(())
+    fn purge(&mut self, upto: LogPosition) -> io::Result<u64> {
+        self.log.purge(to_disk(upto)).map(end)
     }
 
     fn flush(&mut self, done: Flushed) -> io::Result<()> {
-        let head = self.head();
-        let mark = Mark { end: self.end, vote: head.vote, last: head.last };
-        self.log.flush(true, Some(Synced { done: Some(done), mark, marker: Arc::clone(&self.marker) }))
+        self.log.flush(true, Some(Synced(Some(done))))
     }
 }

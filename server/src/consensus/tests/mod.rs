@@ -3,6 +3,7 @@
 mod cluster;
 mod conformance;
 mod damage;
+mod full_files;
 mod replication;
 mod steps;
 
