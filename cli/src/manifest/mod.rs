@@ -1,15 +1,17 @@
 //! What can be applied: Tenure's own manifests and Kubernetes' Leases as they stand. Reads text, talks to nobody.
 //!
-//! Every error names the document, and the line where there is one. Unknown fields are errors: a typo must not pass in silence.
+//! Files are read as kubectl reads them: see `bytes.rs` for encodings, `json.rs` and `yaml.rs` for syntax, `fields.rs` for what a document may say.
+//! Every error names the document, the line and the field. Unknown fields are errors: a typo must not pass in silence.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+mod bytes;
+mod fields;
+mod json;
+mod tree;
+mod yaml;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, DeserializeOwned, IgnoredAny, Visitor},
-};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use crate::text::parse_duration;
+use tree::{Node, Value, Wrong};
 
 type Pairs = BTreeMap<String, String>;
 
@@ -29,6 +31,8 @@ pub(crate) struct Wanted {
     pub(crate) hold: Option<Hold>,
     /// Mentioned, understood, and of no effect.
     pub(crate) ignored: Vec<&'static str>,
+    /// Where its parts stand, for messages.
+    pub(crate) source: Source,
 }
 
 /// Who is to hold it.
@@ -39,196 +43,98 @@ pub(crate) struct Hold {
     pub(crate) data: Option<String>,
 }
 
+/// Where a lease stands in its file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// Counted from 1.
+    document: usize,
+    /// `items[2].` for an item of a list.
+    prefix: String,
+    line: usize,
+    /// The lines of the fields that are mentioned.
+    lines: BTreeMap<String, usize>,
+}
+
+impl Source {
+    /// Names a place, `document 2, line 7, spec.duration`, by a field of the manifest; empty: the lease as a whole.
+    pub(crate) fn at(&self, field: &str) -> String {
+        // A field that is not there is missing in what encloses it.
+        let line = self.lines.get(field).or_else(|| self.lines.get(field.split('.').next().unwrap_or_default()));
+        place(self.document, *line.unwrap_or(&self.line), format!("{}{field}", self.prefix).trim_end_matches('.'))
+    }
+}
+
+fn place(document: usize, line: usize, field: &str) -> String {
+    let mut place = format!("document {document}, line {line}");
+    if !field.is_empty() {
+        let _ = write!(place, ", {field}");
+    }
+    place
+}
+
 const TENURE: &str = "lease.tenure.dev";
-const KUBERNETES: &str = "lease.coordination.k8s.io";
+pub(crate) const KUBERNETES: &str = "lease.coordination.k8s.io";
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head {
-    api_version: Option<String>,
-    kind: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Manifest<S> {
-    #[serde(rename = "apiVersion")]
-    _api_version: IgnoredAny,
-    #[serde(rename = "kind")]
-    _kind: IgnoredAny,
-    metadata: Metadata,
-    spec: Option<S>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ListOf<S> {
-    #[serde(rename = "apiVersion")]
-    _api_version: IgnoredAny,
-    #[serde(rename = "kind")]
-    _kind: IgnoredAny,
-    #[serde(rename = "metadata")]
-    _metadata: Option<IgnoredAny>,
-    items: Vec<Manifest<S>>,
-}
-
-/// Of Kubernetes. What its server writes into a dump is read over.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Metadata {
-    name: String,
-    namespace: Option<String>,
-    labels: Option<Pairs>,
-    annotations: Option<Pairs>,
-    #[serde(rename = "creationTimestamp")]
-    _creation_timestamp: Option<IgnoredAny>,
-    #[serde(rename = "deletionTimestamp")]
-    _deletion_timestamp: Option<IgnoredAny>,
-    #[serde(rename = "deletionGracePeriodSeconds")]
-    _deletion_grace_period_seconds: Option<IgnoredAny>,
-    #[serde(rename = "finalizers")]
-    _finalizers: Option<IgnoredAny>,
-    #[serde(rename = "generation")]
-    _generation: Option<IgnoredAny>,
-    #[serde(rename = "managedFields")]
-    _managed_fields: Option<IgnoredAny>,
-    #[serde(rename = "ownerReferences")]
-    _owner_references: Option<IgnoredAny>,
-    #[serde(rename = "resourceVersion")]
-    _resource_version: Option<IgnoredAny>,
-    #[serde(rename = "selfLink")]
-    _self_link: Option<IgnoredAny>,
-    #[serde(rename = "uid")]
-    _uid: Option<IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct TenureSpec {
-    retention: Option<Kept>,
-    holder: Option<String>,
-    duration: Option<Length>,
-    holder_data: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct KubernetesSpec {
-    holder_identity: Option<String>,
-    lease_duration_seconds: Option<i64>,
-    acquire_time: Option<String>,
-    renew_time: Option<String>,
-    lease_transitions: Option<i64>,
-    strategy: Option<String>,
-    preferred_holder: Option<String>,
-}
-
-/// A duration as text. Read by a visitor, because only what a visitor complains of is given its line.
-struct Length(Duration);
-
-/// `None`: for ever.
-struct Kept(Option<Duration>);
-
-struct Parse<T>(&'static str, fn(&str) -> Result<T, String>);
-
-impl<T> Visitor<'_> for Parse<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        (self.1)(text).map_err(E::custom)
-    }
-}
-
-impl<'de> Deserialize<'de> for Length {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_str(Parse("a duration as 15s", |text| parse_duration(text).map(Self)))
-    }
-}
-
-impl<'de> Deserialize<'de> for Kept {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_str(Parse("a duration as 1h, or forever", |text| match text {
-            "forever" => Ok(Self(None)),
-            _ => parse_duration(text).map(|kept| Self(Some(kept))).map_err(|error| format!("{error}, or forever")),
-        }))
-    }
-}
-
-/// All documents of a text, or the first thing that is wrong with it.
-pub(crate) fn read(text: &str) -> Result<Vec<Wanted>, String> {
+/// Reads all documents of a file, or says the first thing that is wrong with it.
+pub(crate) fn read(file: &[u8]) -> Result<Vec<Wanted>, String> {
+    let text = bytes::text(file)?;
+    let said = |document: usize, wrong: &Wrong| format!("{}: {}", place(document, wrong.line, &wrong.field), wrong.message);
+    let documents = tree::documents(&text).map_err(|(document, wrong)| said(document, &wrong))?;
     let mut all = Vec::new();
-    // Twice over the text: what a document must look like is known only once its kind is, and only typed reading knows lines.
-    let heads = serde_yaml_ng::Deserializer::from_str(text);
-    let bodies = serde_yaml_ng::Deserializer::from_str(text);
-    for (i, (head, body)) in heads.zip(bodies).enumerate() {
-        let at = |error: String| format!("document {}: {error}", i + 1);
-        let Some(head) = Option::<Head>::deserialize(head).map_err(|error| at(error.to_string()))? else { continue };
-        let (version, kind) = (head.api_version.unwrap_or_default(), head.kind.unwrap_or_default());
-        match (version.as_str(), kind.as_str()) {
-            ("tenure.dev/v1", "Lease") => all.push(tenure(typed(body).map_err(at)?).map_err(at)?),
-            ("coordination.k8s.io/v1" | "coordination.k8s.io/v1beta1", "Lease") => all.push(kubernetes(typed(body).map_err(at)?).map_err(at)?),
-            ("v1", "List") | ("coordination.k8s.io/v1", "LeaseList") => {
-                let list: ListOf<KubernetesSpec> = typed(body).map_err(at)?;
-                for item in list.items {
-                    all.push(kubernetes(item).map_err(at)?);
-                }
-            }
-            _ => {
-                return Err(at(format!(
-                    "apiVersion {version:?} with kind {kind:?} is not known here: it must be tenure.dev/v1 or coordination.k8s.io/v1, and Lease"
-                )));
-            }
-        }
+    for (i, node) in documents.into_iter().enumerate() {
+        let leases = leases(node).map_err(|wrong| said(i + 1, &wrong))?;
+        all.extend(leases.into_iter().map(|mut wanted| {
+            wanted.source.document = i + 1;
+            wanted
+        }));
     }
-    if all.is_empty() { Err("no lease in it".into()) } else { Ok(all) }
+    if all.is_empty() { Err("the file has no lease in it".to_owned()) } else { Ok(all) }
 }
 
-fn typed<'de, T: DeserializeOwned>(from: serde_yaml_ng::Deserializer<'de>) -> Result<T, String> {
-    T::deserialize(from).map_err(|error| error.to_string())
-}
-
-fn base(kind: &'static str, metadata: Metadata) -> Wanted {
-    let Metadata { name, namespace, labels, annotations, .. } = metadata;
-    Wanted { kind, name, namespace: namespace.filter(|namespace| !namespace.is_empty()), labels, annotations, ..Default::default() }
-}
-
-fn tenure(manifest: Manifest<TenureSpec>) -> Result<Wanted, String> {
-    let mut wanted = base(TENURE, manifest.metadata);
-    let Some(spec) = manifest.spec else { return Ok(wanted) };
-    wanted.retention = spec.retention.map(|kept| kept.0);
-    wanted.hold = match (spec.holder.filter(|holder| !holder.is_empty()), spec.duration, spec.holder_data) {
-        (Some(holder), Some(Length(duration)), data) => Some(Hold { holder, duration, data }),
-        (Some(_), None, _) => return Err(format!("{}: spec.holder needs spec.duration beside it", wanted.name)),
-        (None, None, None) => None,
-        (None, _, _) => return Err(format!("{}: spec.duration and spec.holderData need spec.holder beside them", wanted.name)),
-    };
-    Ok(wanted)
-}
-
-fn kubernetes(manifest: Manifest<KubernetesSpec>) -> Result<Wanted, String> {
-    let mut wanted = base(KUBERNETES, manifest.metadata);
-    let Some(spec) = manifest.spec else { return Ok(wanted) };
-    if spec.strategy.is_some() || spec.preferred_holder.is_some() {
-        return Err(format!("{}: spec.strategy and spec.preferredHolder (coordinated election) are not supported", wanted.name));
+/// The leases of one document; none when it is empty.
+fn leases(node: Node) -> Result<Vec<Wanted>, Wrong> {
+    match node.value {
+        Value::Null => Ok(Vec::new()),
+        _ => of_any_kind(node, "", None),
     }
-    let mentioned =
-        [("acquireTime", spec.acquire_time.is_some()), ("renewTime", spec.renew_time.is_some()), ("leaseTransitions", spec.lease_transitions.is_some())];
-    wanted.ignored = mentioned.into_iter().filter_map(|(field, there)| there.then_some(field)).collect();
-    wanted.hold = match (spec.holder_identity.filter(|holder| !holder.is_empty()), spec.lease_duration_seconds) {
-        // Without a holder the duration is a left-over of one that released it.
-        (None, _) => None,
-        (Some(_), None) => return Err(format!("{}: spec.holderIdentity needs spec.leaseDurationSeconds beside it: a hold always ends", wanted.name)),
-        (Some(holder), Some(seconds)) => {
-            let duration = u64::try_from(seconds).ok().filter(|&seconds| seconds > 0).map(Duration::from_secs);
-            let duration = duration.ok_or_else(|| format!("{}: spec.leaseDurationSeconds is {seconds}, it must be greater than 0", wanted.name))?;
-            Some(Hold { holder, duration, data: None })
+}
+
+/// A lease, or those of a list. `expected` is what a typed list lets its items leave out: their apiVersion, with the kind Lease.
+fn of_any_kind(node: Node, path: &str, expected: Option<&str>) -> Result<Vec<Wanted>, Wrong> {
+    let line = node.line;
+    let mut document = fields::Fields::of(node, path)?;
+    let version = document.text("apiVersion")?.filter(|version| !version.is_empty());
+    let kind = document.text("kind")?.filter(|kind| !kind.is_empty());
+    let (version, kind) = match (version, kind, expected) {
+        (Some(version), Some(kind), _) => (version, kind),
+        (version, kind, Some(expected)) => (version.unwrap_or_else(|| expected.to_owned()), kind.unwrap_or_else(|| "Lease".to_owned())),
+        (version, kind, None) => {
+            let missing = if version.is_none() { "apiVersion" } else { "kind" };
+            let shown = if document.has("renewRevision") { "; `-o yaml` and `-o json` show leases, they write no manifests" } else { "" };
+            let _ = kind;
+            return Err(document.wrong("", format!("{missing} is missing: a lease begins with apiVersion and kind{shown}")));
         }
     };
-    Ok(wanted)
+    let is_list = kind == "List" || kind == "LeaseList";
+    match (version.as_str(), kind.as_str()) {
+        ("tenure.dev/v1", "Lease") => Ok(vec![fields::tenure(document, line)?]),
+        ("coordination.k8s.io/v1" | "coordination.k8s.io/v1beta1", "Lease") => Ok(vec![fields::kubernetes(document, line)?]),
+        ("v1", "List") | ("tenure.dev/v1" | "coordination.k8s.io/v1" | "coordination.k8s.io/v1beta1", "LeaseList") => {
+            let typed = (kind == "LeaseList").then_some(version.as_str());
+            let items = document.list("items")?;
+            document.ignore("metadata");
+            document.end()?;
+            let mut all = Vec::new();
+            for (i, item) in items.into_iter().enumerate() {
+                all.extend(of_any_kind(item, &format!("{path}items[{i}]."), typed)?);
+            }
+            Ok(all)
+        }
+        _ => {
+            let what = if is_list { "a list of leases is v1 List or LeaseList" } else { "it must be Lease of tenure.dev/v1 or of coordination.k8s.io/v1" };
+            Err(document.wrong("", format!("{version} {kind} cannot be applied here: {what}")))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -259,7 +165,7 @@ spec:
 
     #[test]
     fn a_kubernetes_lease_is_taken_as_it_stands() {
-        assert_eq!(read(FOO).unwrap(), [foo()]);
+        assert_eq!(parsed(FOO), [foo()]);
     }
 
     #[test]
@@ -275,7 +181,7 @@ spec:
             ignored: vec!["leaseTransitions"],
             ..Default::default()
         };
-        assert_eq!(read(dump).unwrap(), [wanted]);
+        assert_eq!(parsed(dump), [wanted]);
     }
 
     #[test]
@@ -292,12 +198,12 @@ spec:
             hold: Some(Hold { holder: "me".into(), duration: Duration::from_secs(90), data: Some("10.0.0.1:80".into()) }),
             ..Default::default()
         };
-        assert_eq!(read(&text).unwrap(), [foo(), tenure]);
+        assert_eq!(parsed(&text), [foo(), tenure]);
     }
 
     #[test]
     fn retention_may_be_for_ever_or_unmentioned() {
-        let read = |spec: &str| read(&format!("apiVersion: tenure.dev/v1\nkind: Lease\nmetadata: {{name: a}}\n{spec}")).unwrap().remove(0).retention;
+        let read = |spec: &str| parsed(&format!("apiVersion: tenure.dev/v1\nkind: Lease\nmetadata: {{name: a}}\n{spec}")).remove(0).retention;
         assert_eq!(read(""), None);
         assert_eq!(read("spec: {}"), None);
         assert_eq!(read("spec: {retention: forever}"), Some(None));
@@ -305,23 +211,55 @@ spec:
         assert_eq!(read("spec: {retention: 5m}"), Some(Some(Duration::from_secs(300))));
     }
 
+    /// Without where it stands.
+    fn parsed(text: &str) -> Vec<Wanted> {
+        let all = read(text.as_bytes()).expect("it is right");
+        all.into_iter().map(|wanted| Wanted { source: Source::default(), ..wanted }).collect()
+    }
+
     #[test]
-    fn what_is_wrong_is_named_with_document_and_line() {
-        let wrong = |text: &str| read(text).unwrap_err();
+    fn what_is_wrong_is_named_with_document_line_and_field() {
+        let wrong = |text: &str| read(text.as_bytes()).unwrap_err();
         let error = wrong(&format!("{FOO}---\n{}", FOO.replace("leaseDurationSeconds", "leaseDurationSecond")));
-        assert!(error.starts_with("document 2: spec: unknown field `leaseDurationSecond`") && error.contains("line 18"), "{error}");
+        assert!(error.starts_with("document 2, line 18, spec.leaseDurationSecond: unknown field; known here are"), "{error}");
         let error = wrong(&FOO.replace("metadata", "metdata"));
-        assert!(error.contains("unknown field `metdata`") && error.contains("line 3"), "{error}");
+        assert!(error.starts_with("document 1, line 3, metdata: unknown field; known here are"), "{error}");
         let error = wrong(&FOO.replace("30", "half a minute"));
-        assert!(error.contains("spec.leaseDurationSeconds") && error.contains("line 8"), "{error}");
-        assert_eq!(wrong(&FOO.replace("30", "0")), "document 1: example-foo: spec.leaseDurationSeconds is 0, it must be greater than 0");
+        assert_eq!(error, "document 1, line 8, spec.leaseDurationSeconds: it must be a whole number, not the text \"half a minute\"");
+        let error = wrong(&FOO.replace("30", "0"));
+        assert_eq!(error, "document 1, line 8, spec.leaseDurationSeconds: it is 0, and must be greater than 0");
         let error = wrong(&FOO.replace("  leaseDurationSeconds: 30\n", ""));
-        assert_eq!(error, "document 1: example-foo: spec.holderIdentity needs spec.leaseDurationSeconds beside it: a hold always ends");
+        assert!(error.starts_with("document 1, line 7, spec.holderIdentity: spec.holderIdentity needs spec.leaseDurationSeconds"), "{error}");
         let error = wrong("apiVersion: apps/v1\nkind: Deployment\n");
-        assert!(error.starts_with("document 1: apiVersion \"apps/v1\" with kind \"Deployment\" is not known here"), "{error}");
-        assert_eq!(wrong("# nothing\n"), "no lease in it");
+        assert!(error.starts_with("document 1, line 1: apps/v1 Deployment cannot be applied here"), "{error}");
+        assert_eq!(wrong("# nothing\n"), "the file has no lease in it");
         assert!(wrong("a: [").contains("line"), "{}", wrong("a: ["));
         let error = wrong("apiVersion: tenure.dev/v1\nkind: Lease\nmetadata: {name: a}\nspec:\n  holder: me\n  duration: 15\n");
-        assert!(error.contains("spec.duration") && error.contains("line 6"), "{error}");
+        assert_eq!(error, "document 1, line 6, spec.duration: it must be a duration such as 15s, not the number 15");
+        let error = wrong("apiVersion: tenure.dev/v1\nkind: Lease\nmetadata:\n  name: a\n  labels:\n    on: x\n    app: yes\n");
+        assert_eq!(error, "document 1, line 7, metadata.labels.app: it must be text, not the boolean true: put it in quotes");
+        assert!(wrong("namespace: default\nname: a\nrenewRevision: 5\n").contains("they write no manifests"));
+    }
+
+    #[test]
+    fn lists_take_leases_of_either_kind_and_nothing_else() {
+        let of = |kind: &str, item: &str| format!("apiVersion: {kind}\nitems:\n- {item}\n");
+        let ours = "{apiVersion: tenure.dev/v1, kind: Lease, metadata: {name: a}, spec: {retention: 1h}}";
+        assert_eq!(parsed(&of("v1\nkind: List", ours))[0].retention, Some(Some(Duration::from_secs(3_600))));
+        let bare = "{metadata: {name: a}, spec: {holderIdentity: x, leaseDurationSeconds: 5}}";
+        assert!(parsed(&of("coordination.k8s.io/v1\nkind: LeaseList", bare))[0].hold.is_some());
+        assert_eq!(parsed(&of("coordination.k8s.io/v1beta1\nkind: LeaseList", "{metadata: {name: a}}"))[0].kind, KUBERNETES);
+        for other in ["{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}", "{apiVersion: other.example/v1, kind: Lease, metadata: {name: a}}", bare] {
+            let error = read(of("v1\nkind: List", other).as_bytes()).unwrap_err();
+            assert!(error.starts_with("document 1, line 4, items[0]: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_place_in_a_file_is_named_by_line_and_field() {
+        let all = read(format!("apiVersion: v1\nkind: List\nitems:\n- {}", FOO.replace('\n', "\n  ")).as_bytes()).unwrap();
+        assert_eq!(all[0].source.at("spec.leaseDurationSeconds"), "document 1, line 11, items[0].spec.leaseDurationSeconds");
+        assert_eq!(all[0].source.at(""), "document 1, line 4, items[0]");
+        assert_eq!(all[0].source.at("metadata.labels"), "document 1, line 6, items[0].metadata.labels");
     }
 }

@@ -38,6 +38,7 @@ impl World {
             retention_ms: None,
             if_revision: None,
             must_not_exist: false,
+            hold: None,
         }))]);
     }
 
