@@ -285,7 +285,7 @@ fn refusals_survive_the_wire() {
         Refusal::TooManyEnded { retry_ms: 4 },
     ];
     for refusal in all {
-        assert_eq!(refusal_from_wire(refusal_to_wire(refusal)), Some(refusal));
+        assert_eq!(refusal_from_wire(refusal_to_wire(refusal.clone())), Some(refusal));
     }
     assert_eq!(refusal_from_wire(peer::Refusal { kind: 99, ..peer::Refusal::default() }), None);
 }
