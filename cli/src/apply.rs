@@ -1,4 +1,5 @@
-//! `apply -f`: makes leases be as manifests say. Every document is read before the first one is applied.
+//! `apply -f`: makes leases be as manifests say. Every document is read, and checked by the cluster, before the first one is applied; each document is one
+//! change of the cluster's, so that it is applied as a whole or not at all.
 //!
 //! Never takes a lease from another holder, and then changes nothing else of it either.
 
@@ -11,17 +12,23 @@ use std::{
 use prost_types::FieldMask;
 use tenure_client::{
     Client, Code, Error,
-    v1::{self, AcquireRequest, GetRequest, PutRequest, acquire_response::Result as Answer, lease::State},
+    v1::{self, DeclaredHold, GetRequest, PutRequest},
 };
 
 use crate::{
     args::{self, Output},
     fail::{Failed, Tally},
-    manifest::{self, Hold, Wanted},
+    manifest::{self, Wanted},
     print::{Printer, note},
     text::{duration, short, wire},
     view,
 };
+
+/// A lease of a manifest, and the file that it stands in.
+struct Document {
+    file: String,
+    wanted: Wanted,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Done {
@@ -32,26 +39,32 @@ enum Done {
 
 pub(crate) async fn apply(client: &Client, printer: Printer, namespace: &str, args: args::Apply) -> Result<(), Failed> {
     let mut all = Vec::new();
-    for file in &args.file {
-        let text = text_of(file).map_err(|error| Failed::Usage(format!("cannot read {}: {error}\n  change -f", file.display())))?;
-        all.extend(manifest::read(&text).map_err(|error| Failed::Usage(format!("{}: {error}; nothing was applied", file.display())))?);
+    for path in &args.file {
+        let bytes = bytes_of(path).map_err(|error| Failed::Usage(format!("cannot read {}: {error}\n  change -f", path.display())))?;
+        let file = if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() };
+        let leases = manifest::read(&bytes).map_err(|error| Failed::Usage(format!("{file}: {error}; nothing was applied")))?;
+        all.extend(leases.into_iter().map(|wanted| Document { file: file.clone(), wanted }));
     }
+    let mut checked = Tally::default();
+    for document in &all {
+        checked.add(document.check(client, namespace).await)?;
+    }
+    checked.end()?;
     let mut tally = Tally::default();
-    for wanted in &all {
-        let namespace = wanted.namespace.as_deref().unwrap_or(namespace);
-        let result = one(client, namespace, wanted).await;
-        tally.add(result.and_then(|(lease, done)| tell(printer, wanted, &lease, done)))?;
+    for document in &all {
+        let result = document.apply(client, namespace).await;
+        tally.add(result.and_then(|(lease, done)| tell(printer, &document.wanted, &lease, done)))?;
     }
     tally.end()
 }
 
-fn text_of(file: &Path) -> std::io::Result<String> {
+fn bytes_of(file: &Path) -> std::io::Result<Vec<u8>> {
     if file.as_os_str() == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text)?;
-        return Ok(text);
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes)?;
+        return Ok(bytes);
     }
-    std::fs::read_to_string(file)
+    std::fs::read(file)
 }
 
 fn tell(printer: Printer, wanted: &Wanted, lease: &v1::Lease, done: Done) -> Result<(), Failed> {
@@ -79,49 +92,100 @@ fn tell(printer: Printer, wanted: &Wanted, lease: &v1::Lease, done: Done) -> Res
     Ok(())
 }
 
-async fn one(client: &Client, namespace: &str, wanted: &Wanted) -> Result<(v1::Lease, Done), Failed> {
-    let found = match client.get(GetRequest { namespace: namespace.into(), name: wanted.name.clone(), ..Default::default() }).await {
-        Ok(lease) => Some(lease),
-        Err(Error::Refused(failure)) if failure.code == Code::NotFound => None,
-        Err(error) => return Err(error.into()),
-    };
-    let Some(found) = found else {
-        // Put first: what is declared stays, where an acquire's own creation would be gone an hour after the hold.
-        let created = client.put(PutRequest { must_not_exist: true, ..put(namespace, wanted, &[]) }).await?;
-        let lease = match &wanted.hold {
-            Some(hold) => take(client, namespace, wanted, hold).await?,
-            None => created,
-        };
-        return Ok((lease, Done::Created));
-    };
-    let mask = differences(&found, wanted);
-    let mut lease = found;
-    let mut done = Done::Unchanged;
-    if let Some(hold) = &wanted.hold {
-        // First the part that can be refused, so that a refusal leaves all as it was.
-        if lease.state() == State::Held && lease.holder != hold.holder {
-            return Err(in_the_way(namespace, wanted, &lease));
-        }
-        lease = take(client, namespace, wanted, hold).await?;
-        done = Done::Configured;
+impl Document {
+    fn namespace<'a>(&'a self, namespace: &'a str) -> &'a str {
+        self.wanted.namespace.as_deref().unwrap_or(namespace)
     }
-    if !mask.is_empty() {
-        lease = client.put(put(namespace, wanted, &mask)).await?;
-        done = Done::Configured;
-    }
-    Ok((lease, done))
-}
 
-fn put(namespace: &str, wanted: &Wanted, mask: &[&str]) -> PutRequest {
-    let pairs = |pairs: &Option<BTreeMap<String, String>>| pairs.clone().unwrap_or_default().into_iter().collect::<HashMap<_, _>>();
-    PutRequest {
-        namespace: namespace.into(),
-        name: wanted.name.clone(),
-        labels: pairs(&wanted.labels),
-        annotations: pairs(&wanted.annotations),
-        retention: wanted.retention.flatten().map(wire),
-        update_mask: (!mask.is_empty()).then(|| FieldMask { paths: mask.iter().map(ToString::to_string).collect() }),
-        ..Default::default()
+    /// Has the cluster check the request without changing anything.
+    async fn check(&self, client: &Client, namespace: &str) -> Result<(), Failed> {
+        let mut request = self.put(client, namespace, &[]);
+        request.validate_only = true;
+        client.put(request).await.map(drop).map_err(|error| self.failed(error, "; nothing was applied"))
+    }
+
+    async fn apply(&self, client: &Client, namespace: &str) -> Result<(v1::Lease, Done), Failed> {
+        let get = GetRequest { namespace: self.namespace(namespace).into(), name: self.wanted.name.clone(), ..Default::default() };
+        let found = match client.get(get).await {
+            Ok(lease) => Some(lease),
+            Err(Error::Refused(failure)) if failure.code == Code::NotFound => None,
+            Err(error) => return Err(self.failed(error, "")),
+        };
+        let mut mask = Vec::new();
+        if let Some(found) = &found {
+            mask = differences(found, &self.wanted);
+            if mask.is_empty() && self.wanted.hold.is_none() {
+                return Ok((found.clone(), Done::Unchanged));
+            }
+        }
+        let mut request = self.put(client, namespace, &mask);
+        if let Some(found) = found.as_ref().filter(|_| mask.is_empty()) {
+            // Only the hold is new. An empty mask would mean every field, so one is set to what it is.
+            request.update_mask = Some(FieldMask { paths: vec!["retention".to_owned()] });
+            request.retention = found.retention;
+        }
+        let lease = client.put(request).await.map_err(|error| self.failed(error, ""))?;
+        Ok((lease, if found.is_some() { Done::Configured } else { Done::Created }))
+    }
+
+    fn put(&self, client: &Client, namespace: &str, mask: &[&str]) -> PutRequest {
+        let wanted = &self.wanted;
+        let pairs = |pairs: &Option<BTreeMap<String, String>>| pairs.clone().unwrap_or_default().into_iter().collect::<HashMap<_, _>>();
+        PutRequest {
+            namespace: self.namespace(namespace).into(),
+            name: wanted.name.clone(),
+            labels: pairs(&wanted.labels),
+            annotations: pairs(&wanted.annotations),
+            retention: wanted.retention.flatten().map(wire),
+            update_mask: (!mask.is_empty()).then(|| FieldMask { paths: mask.iter().map(ToString::to_string).collect() }),
+            hold: wanted.hold.as_ref().map(|hold| DeclaredHold {
+                holder: hold.holder.clone(),
+                duration: Some(wire(hold.duration)),
+                holder_data: hold.data.clone().unwrap_or_default().into_bytes().into(),
+                // Of this attempt alone: applying the same manifest again starts its duration anew.
+                request_id: client.unique_identity().chars().rev().take(36).collect(),
+            }),
+            ..Default::default()
+        }
+    }
+
+    /// Says where the manifest is wrong, if that is what it is; `so` ends the sentence.
+    fn failed(&self, error: Error, so: &str) -> Failed {
+        let violations = &error.failure().violations;
+        if !matches!(error, Error::Misuse(_)) || violations.is_empty() {
+            let named = format!("{}: {}", self.file, self.wanted.source.at(""));
+            return match error {
+                Error::Refused(failure) => {
+                    let reason = failure.reason.as_deref().map(|reason| format!(" [{reason}]")).unwrap_or_default();
+                    Failed::Refused(format!("{named}: {}{reason}", failure.message))
+                }
+                error => error.into(),
+            };
+        }
+        let lines = violations.iter().map(|(field, text)| {
+            let ours = self.field(field);
+            format!("{}: {}: {}{so}", self.file, self.wanted.source.at(&ours), text.replace(field.as_str(), &ours))
+        });
+        Failed::Usage(lines.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// The field of the manifest that a field of the request was made of.
+    fn field(&self, field: &str) -> String {
+        let kubernetes = self.wanted.kind == manifest::KUBERNETES;
+        let ours = match field.split('[').next().unwrap_or(field) {
+            "namespace" => "metadata.namespace",
+            "name" => "metadata.name",
+            "labels" => "metadata.labels",
+            "annotations" => "metadata.annotations",
+            "retention" => "spec.retention",
+            "hold.holder" if kubernetes => "spec.holderIdentity",
+            "hold.duration" if kubernetes => "spec.leaseDurationSeconds",
+            "hold.holder" => "spec.holder",
+            "hold.duration" => "spec.duration",
+            "hold.holder_data" => "spec.holderData",
+            other => other,
+        };
+        ours.to_owned()
     }
 }
 
@@ -141,29 +205,6 @@ fn differences(lease: &v1::Lease, wanted: &Wanted) -> Vec<&'static str> {
         fields.push("retention");
     }
     fields
-}
-
-async fn take(client: &Client, namespace: &str, wanted: &Wanted, hold: &Hold) -> Result<v1::Lease, Failed> {
-    let request = AcquireRequest {
-        namespace: namespace.into(),
-        name: wanted.name.clone(),
-        holder: hold.holder.clone(),
-        duration: Some(wire(hold.duration)),
-        // Applying the same manifest again starts its duration anew.
-        reclaim: true,
-        holder_data: hold.data.clone().unwrap_or_default().into_bytes().into(),
-        ..Default::default()
-    };
-    match client.acquire(request).decision().await?.result {
-        Some(Answer::Granted(granted)) => Ok(granted.lease.unwrap_or_default()),
-        Some(Answer::Denied(denied)) => Err(in_the_way(namespace, wanted, &denied.lease.unwrap_or_default())),
-        _ => Err(Failed::Refused(format!("{namespace}/{}: the grant ended before it arrived; apply again", wanted.name))),
-    }
-}
-
-fn in_the_way(namespace: &str, wanted: &Wanted, lease: &v1::Lease) -> Failed {
-    let left = duration(lease.expires_in.as_ref()).map_or_else(String::new, |left| format!(" for another {} unless renewed", short(left)));
-    Failed::Refused(format!("{namespace}/{} is held by {} (token {}){left}; it was not changed", wanted.name, lease.holder, lease.token))
 }
 
 #[cfg(test)]

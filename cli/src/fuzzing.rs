@@ -13,7 +13,7 @@ pub type Wanted = (&'static str, String, Option<Duration>);
 
 /// A file as `apply -f` takes it.
 pub fn manifest(text: &str) -> Result<Vec<Wanted>, String> {
-    let all = manifest::read(text)?;
+    let all = manifest::read(text.as_bytes())?;
     Ok(all.into_iter().map(|wanted| (wanted.kind, wanted.name, wanted.hold.map(|hold| hold.duration))).collect())
 }
 

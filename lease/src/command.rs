@@ -177,6 +177,21 @@ pub struct Put {
     pub if_revision: Option<u64>,
     /// Only if it is not there.
     pub must_not_exist: bool,
+    /// Grants the lease as well, in the same change: both are done, or neither.
+    pub hold: Option<PutHold>,
+}
+
+/// The hold that a [`Put`] declares.
+#[derive(Clone, Debug)]
+pub struct PutHold {
+    /// Who is to hold the lease.
+    pub holder: Arc<str>,
+    /// Milliseconds.
+    pub duration_ms: u32,
+    /// Never empty here: the shell mints one. A repeat is answered from the live state, as that of an [`Acquire`].
+    pub request_id: Arc<str>,
+    /// For the lease's `holder_data`.
+    pub holder_data: Arc<[u8]>,
 }
 
 /// See [`Command::Delete`].

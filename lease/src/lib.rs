@@ -17,7 +17,7 @@ mod snapshot;
 mod table;
 mod time;
 
-pub use command::{Acquire, Command, Delete, Detach, Entry, Limits, Put, RaftLeaderId, Release, ReleaseBy, Renew, RenewItem, SessionId, WaiterId};
+pub use command::{Acquire, Command, Delete, Detach, Entry, Limits, Put, PutHold, RaftLeaderId, Release, ReleaseBy, Renew, RenewItem, SessionId, WaiterId};
 pub use event::{Applied, Event, EventKind, Notice, NoticeKind};
 pub use key::{InvalidName, Labels, LeaseKey, check_annotations, check_labels, quoted};
 pub use outcome::{EndReason, Lost, Outcome, Refusal, ReleaseOutcome, RenewResult};

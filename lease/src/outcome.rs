@@ -30,7 +30,7 @@ pub enum Outcome {
         /// Who, and until when.
         lease: Arc<Lease>,
     },
-    /// This request was granted once and that grant is over, or it was barred.
+    /// This request (an acquire, or a put that declares a hold) was granted once and that grant is over, or it was barred.
     Ended {
         /// 0 when barred.
         token: u64,
@@ -121,7 +121,7 @@ pub enum ReleaseOutcome {
 }
 
 /// Why a command was not done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Committed under another leader id than its proposer's: not applied, safe to send again.
     Inert,
@@ -157,5 +157,19 @@ pub enum Refusal {
     TooManyEnded {
         /// Milliseconds of lease clock until there is room.
         retry_ms: u64,
+    },
+    /// A [`crate::Put`] declares a hold, and somebody else holds the lease.
+    HeldByAnother {
+        /// Who holds it.
+        holder: Arc<str>,
+        /// With which token.
+        token: u64,
+        /// Milliseconds of lease clock until that hold runs out unless it is renewed.
+        left_ms: u64,
+    },
+    /// A [`crate::Put`] declares a hold, nobody holds the lease, and others have a place in its queue.
+    WaitedFor {
+        /// How many.
+        waiters: u32,
     },
 }

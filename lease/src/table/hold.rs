@@ -65,6 +65,19 @@ impl LeaseTable {
 
     /// Makes `grant` the hold of a lease that nobody holds, as the change `revision`, which ended `ended`.
     pub(super) fn grant(&mut self, slot: Slot, grant: Grant, revision: u64, ended: Option<Hold>, step: &mut Step) -> Arc<Lease> {
+        self.grant_edited(slot, grant, revision, ended, None, step)
+    }
+
+    /// As [`Self::grant`], as part of a change that has edited the lease: `previous_labels` are those before it, if it changed them.
+    pub(super) fn grant_edited(
+        &mut self,
+        slot: Slot,
+        grant: Grant,
+        revision: u64,
+        ended: Option<Hold>,
+        previous_labels: Option<Arc<Labels>>,
+        step: &mut Step,
+    ) -> Arc<Lease> {
         self.disarm_retention(slot);
         let first_ms = match grant.claim {
             Some(_) => u64::from(grant.duration_ms).min(CLAIM_MS),
@@ -97,7 +110,7 @@ impl LeaseTable {
         self.tokens.insert(slot, &self.slots);
         self.expiries.insert(deadline, slot);
         let lease = self.view(slot);
-        self.record(step, EventKind::Acquired, lease.clone(), ended, None);
+        self.record(step, EventKind::Acquired, lease.clone(), ended, previous_labels);
         lease
     }
 

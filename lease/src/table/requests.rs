@@ -10,7 +10,7 @@ use std::{
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
-use crate::{Acquire, EndReason, Labels, LeaseKey, LeaseTime};
+use crate::{Acquire, EndReason, Labels, LeaseKey, LeaseTime, Put, PutHold};
 
 /// For how long of lease clock an ended request is remembered.
 pub(crate) const REMEMBER_MS: u64 = 5 * 60 * 1000;
@@ -81,6 +81,26 @@ pub(crate) fn fingerprint(acquire: &Acquire) -> u64 {
     digest.bytes(&acquire.holder_data);
     digest.labels(&acquire.labels);
     digest.labels(&acquire.annotations);
+    digest.finish().0.max(ANY_FINGERPRINT + 1)
+}
+
+/// As [`fingerprint`], of a put that declares a hold: all that it says.
+pub(crate) fn put_fingerprint(put: &Put, hold: &PutHold) -> u64 {
+    let mut digest = Digest::new(5);
+    digest.number(u64::from(hold.duration_ms));
+    digest.bytes(&hold.holder_data);
+    for labels in [&put.labels, &put.annotations] {
+        digest.number(u64::from(labels.is_some()));
+        digest.labels(labels.as_deref().unwrap_or(&Labels::new()));
+    }
+    digest.number(match put.retention_ms {
+        None => 0,
+        Some(None) => 1,
+        Some(Some(_)) => 2,
+    });
+    digest.number(put.retention_ms.flatten().unwrap_or(0));
+    digest.number(put.if_revision.unwrap_or(0));
+    digest.number(u64::from(put.must_not_exist));
     digest.finish().0.max(ANY_FINGERPRINT + 1)
 }
 

@@ -1,6 +1,6 @@
 //! Put, Delete and retention.
 
-use tenure_lease::{Acquire, Command, Delete, EventKind, LeaseState, LeaseTime, Outcome, Put, Refusal};
+use tenure_lease::{Acquire, Command, Delete, EndReason, EventKind, LeaseState, LeaseTime, Outcome, Put, PutHold, Refusal};
 
 use super::fixture::{Fixture, acquire, delete, detach, granted, key, labels, put, release};
 
@@ -138,4 +138,67 @@ fn retention_can_be_set_and_lifted() {
     assert!(fixture.tick(100_000_000).events.is_empty());
     run(&mut fixture, 100_000_000, Put { retention_ms: Some(Some(5)), ..put("a") });
     assert_eq!(fixture.tick(100_000_001).events[0].kind, EventKind::Deleted, "its time was over");
+}
+
+fn hold(name: &str, holder: &str, request_id: &str) -> Put {
+    let hold = PutHold { holder: holder.into(), duration_ms: 3000, request_id: request_id.into(), holder_data: std::sync::Arc::from(&b"data"[..]) };
+    Put { labels: Some(labels(&[("a", "b")])), hold: Some(hold), ..put(name) }
+}
+
+fn taken(outcome: &Outcome) -> u64 {
+    let Outcome::Put { lease } = outcome else { panic!("not put: {outcome:?}") };
+    lease.token
+}
+
+#[test]
+fn put_with_a_hold_creates_edits_and_grants_in_one_change() {
+    let mut fixture = Fixture::new();
+    let applied = fixture.at(0, [Command::Put(Box::new(hold("a", "x", "1")))]);
+    let token = taken(&applied.outcomes[0]);
+    let lease = fixture.lease("a");
+    assert_eq!((lease.token, lease.revision, lease.create_revision, lease.deadline), (token, token, token, Some(LeaseTime(3000))));
+    assert_eq!((lease.retention_ms, lease.holder_data.as_ref(), lease.labels.len()), (None, &b"data"[..], 1));
+    assert_eq!(applied.events.iter().map(|event| (event.kind, event.revision)).collect::<Vec<_>>(), [(EventKind::Acquired, token)]);
+    let other = Put { labels: Some(labels(&[("a", "c")])), ..hold("a", "x", "2") };
+    let applied = fixture.at(1, [Command::Put(Box::new(other))]);
+    let again = taken(&applied.outcomes[0]);
+    assert!(again > token, "the present holder takes over with a new token");
+    assert_eq!((fixture.lease("a").transitions, fixture.lease("a").revision), (lease.transitions, again));
+    let [event] = &applied.events[..] else { panic!("one change is one event: {:?}", applied.events) };
+    assert_eq!((event.kind, event.previous_labels.as_ref()), (EventKind::Acquired, Some(&labels(&[("a", "b")]))));
+    assert_eq!(event.ended.as_ref().map(|ended| (ended.token, ended.end_reason)), Some((token, Some(EndReason::Reclaimed))));
+}
+
+#[test]
+fn put_with_a_hold_that_is_refused_changes_nothing() {
+    let mut fixture = Fixture::new();
+    let token = fixture.grant(0, "a", "y");
+    let before = fixture.lease("a");
+    let refused = Outcome::Refused(Refusal::HeldByAnother { holder: "y".into(), token, left_ms: 2000 });
+    assert_eq!(run(&mut fixture, 1000, hold("a", "x", "1")), refused);
+    assert_eq!(fixture.lease("a"), before);
+    let waiter = fixture.enqueue(1000, "a", "z");
+    fixture.one(1001, detach("a", 1, waiter));
+    fixture.one(1002, release("a", token));
+    let before = fixture.lease("a");
+    assert_eq!(run(&mut fixture, 1003, hold("a", "x", "2")), Outcome::Refused(Refusal::WaitedFor { waiters: 1 }));
+    assert_eq!(fixture.lease("a"), before);
+    assert_eq!(run(&mut fixture, 1003, Put { if_revision: Some(1), ..hold("b", "x", "3") }), Outcome::Refused(Refusal::NotFound));
+    assert_eq!(fixture.table.get(&key("b")), None);
+}
+
+#[test]
+fn repeated_put_with_a_hold_is_never_granted_twice() {
+    let mut fixture = Fixture::new();
+    let token = taken(&run(&mut fixture, 0, hold("a", "x", "1")));
+    assert_eq!(taken(&run(&mut fixture, 1, hold("a", "x", "1"))), token);
+    let other = Put { labels: None, ..hold("a", "x", "1") };
+    assert_eq!(run(&mut fixture, 2, other), Outcome::Refused(Refusal::RequestMismatch));
+    fixture.one(3, release("a", token));
+    assert_eq!(run(&mut fixture, 4, hold("a", "x", "1")), Outcome::Ended { token, reason: EndReason::Released });
+    let later = taken(&run(&mut fixture, 5, hold("a", "x", "2")));
+    assert!(later > token);
+    fixture.tick(10_000);
+    assert_eq!(fixture.lease("a").state, LeaseState::Expired);
+    assert!(taken(&run(&mut fixture, 10_001, hold("a", "w", "1"))) > later, "a lease whose hold ran out is granted");
 }

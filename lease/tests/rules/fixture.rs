@@ -145,7 +145,7 @@ pub(crate) fn detach(name: &str, session: u64, waiter: WaiterId) -> Command {
 }
 
 pub(crate) fn put(name: &str) -> Put {
-    Put { key: key(name), labels: None, annotations: None, retention_ms: None, if_revision: None, must_not_exist: false }
+    Put { key: key(name), labels: None, annotations: None, retention_ms: None, if_revision: None, must_not_exist: false, hold: None }
 }
 
 pub(crate) fn delete(name: &str, force: bool) -> Command {

@@ -80,7 +80,15 @@ pub(crate) fn command(wish: &Wish, model: &Model) -> Command {
         }
         Wish::Put { name, retention, must_not_exist, stale } => {
             let if_revision = stale.then_some(model.counter);
-            Command::Put(Box::new(Put { key: key(NAMES[name]), labels: None, annotations: None, retention_ms: retention, if_revision, must_not_exist }))
+            Command::Put(Box::new(Put {
+                key: key(NAMES[name]),
+                labels: None,
+                annotations: None,
+                retention_ms: retention,
+                if_revision,
+                must_not_exist,
+                hold: None,
+            }))
         }
         Wish::Delete { name, force, stale } => Command::Delete(Box::new(Delete { key: key(NAMES[name]), if_revision: stale.then_some(model.counter), force })),
     }
@@ -103,7 +111,7 @@ fn said(outcome: &Outcome) -> Said {
         Outcome::Put { lease } => Said::Put { revision: lease.revision },
         Outcome::Deleted { lease } => Said::Deleted { token: lease.token, waiters: lease.waiters },
         Outcome::Done => Said::Done,
-        Outcome::Refused(refusal) => Said::Refused(*refusal),
+        Outcome::Refused(refusal) => Said::Refused(refusal.clone()),
     }
 }
 

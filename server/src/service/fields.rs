@@ -69,30 +69,38 @@ impl Violations {
         peer::Key { namespace, name }
     }
 
-    pub(super) fn holder(&mut self, holder: &str) {
+    /// `at`, here and below, stands before the name of the field.
+    pub(super) fn holder(&mut self, at: &str, holder: &str) {
+        let field = format!("{at}holder");
         if holder.is_empty() {
-            self.add("holder", "holder must be given: who asks, at most 256 bytes, for example a host name");
+            let text = format!("{field} must be given: who asks, at most 256 bytes, for example a host name");
+            self.add(field, text);
         } else if holder.len() > HOLDER_MAX {
-            self.add("holder", format!("holder has {} bytes, at most {HOLDER_MAX} are allowed", holder.len()));
+            let text = format!("{field} has {} bytes, at most {HOLDER_MAX} are allowed", holder.len());
+            self.add(field, text);
         }
     }
 
-    pub(super) fn request_id(&mut self, request_id: &str) {
+    pub(super) fn request_id(&mut self, at: &str, request_id: &str) {
         if request_id.len() > REQUEST_ID_MAX {
-            self.add("request_id", format!("request_id has {} bytes, at most {REQUEST_ID_MAX} are allowed", request_id.len()));
+            let field = format!("{at}request_id");
+            let text = format!("{field} has {} bytes, at most {REQUEST_ID_MAX} are allowed", request_id.len());
+            self.add(field, text);
         }
     }
 
-    pub(super) fn holder_data(&mut self, data: &[u8]) {
+    pub(super) fn holder_data(&mut self, at: &str, data: &[u8]) {
         if data.len() > HOLDER_DATA_MAX {
-            self.add("holder_data", format!("holder_data has {} bytes, at most {HOLDER_DATA_MAX} are allowed", data.len()));
+            let field = format!("{at}holder_data");
+            let text = format!("{field} has {} bytes, at most {HOLDER_DATA_MAX} are allowed", data.len());
+            self.add(field, text);
         }
     }
 
     /// Of a lease, in milliseconds.
     pub(super) fn duration(&mut self, field: &str, duration: Option<prost_types::Duration>, limits: &ServiceLimits) -> u32 {
         let Some(duration) = duration else {
-            self.add(field, "duration must be given: how long the lease lasts unless renewed, for example \"15s\"");
+            self.add(field, format!("{field} must be given: how long the lease lasts unless renewed, for example \"15s\""));
             return 0;
         };
         self.span(field, duration, limits.min_duration, limits.max_duration).and_then(|ms| u32::try_from(ms).ok()).unwrap_or(0)

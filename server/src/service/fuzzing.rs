@@ -55,7 +55,7 @@ pub fn request(kind: usize, bytes: &[u8]) -> Option<Result<Asked, Status>> {
         0 => checked(bytes, |request| command(validate::acquire(request, &limits), Kind::Acquire)),
         1 => checked(bytes, |request| command(validate::renew(request, &limits), Kind::Renew)),
         2 => checked(bytes, |request| command(validate::release(request), Kind::Release)),
-        3 => checked(bytes, |request| command(validate::put(request), Kind::Put)),
+        3 => checked(bytes, |request| command(validate::put(request, &limits), Kind::Put)),
         4 => checked(bytes, |request| command(validate::delete(request), Kind::Delete)),
         5 => checked(bytes, |request: v1::GetRequest| question(validate::get(&request))),
         6 => checked(bytes, |request: v1::ListRequest| question(validate::list(&request))),

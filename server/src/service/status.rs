@@ -5,8 +5,8 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use tenure_lease::{Compacted, Refusal};
-use tenure_proto::peer::v1 as peer;
+use tenure_lease::{Compacted, Refusal, quoted};
+use tenure_proto::{peer::v1 as peer, v1};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -55,6 +55,10 @@ reasons! {
     REVISION_MISMATCH: Aborted, retry None, "Get the lease, decide anew, and send its revision (metadata: current).";
     /// It is held or waited for.
     LEASE_IN_USE: FailedPrecondition, retry None, "Release it first, wait until it runs out, or set force.";
+    /// The put declares a hold, and somebody else holds the lease.
+    HELD_BY_ANOTHER: FailedPrecondition, retry None, "Nothing was changed. Wait until that hold is over (metadata: holder, token, expires_in_ms), or acquire with wait_for.";
+    /// The put's request_id was granted once, or barred, and will not be granted again.
+    HOLD_ENDED: FailedPrecondition, retry None, "Nothing was changed by this repeat. Get the lease; send a new request_id to ask anew (metadata: token, reason).";
     /// The namespace has as many leases as it may.
     NAMESPACE_FULL: ResourceExhausted, retry None, "Delete leases, or give them a retention.";
     /// The lease has as many waiters as it may.
@@ -172,9 +176,10 @@ pub(crate) fn unwatchable(error: Unwatchable, after: u64) -> Status {
 
 /// `lease` is how messages name it.
 pub(crate) fn refused(refusal: peer::Refusal, lease: &str) -> Status {
+    let kind = refusal.kind;
     match crate::write::codec::refusal_from_wire(refusal) {
         Some(refusal) => refusal_status(refusal, lease),
-        None => UNKNOWN_ANSWER.status(format!("the raft leader refused for a reason ({}) that this build does not know", refusal.kind)),
+        None => UNKNOWN_ANSWER.status(format!("the raft leader refused for a reason ({kind}) that this build does not know")),
     }
 }
 
@@ -201,7 +206,25 @@ fn refusal_status(refusal: Refusal, lease: &str) -> Status {
             [],
             ms(retry_ms.max(1)),
         ),
+        Refusal::HeldByAnother { holder, token, left_ms } => HELD_BY_ANOTHER.with(
+            format!("nothing was changed: lease {lease} is held by {} for another {left_ms} ms unless it is renewed", quoted(&holder)),
+            [("holder", holder.as_ref().to_owned()), ("token", token.to_string()), ("expires_in_ms", left_ms.to_string())],
+        ),
+        Refusal::WaitedFor { waiters } => LEASE_IN_USE.with(
+            format!("nothing was changed: {waiters} others wait for lease {lease}, and each comes before a holder that is declared; acquire it with wait_for instead"),
+            [("waiters", waiters.to_string())],
+        ),
     }
+}
+
+/// A put that declares a hold whose request has ended.
+pub(crate) fn hold_ended(ended: &v1::Ended, lease: &str) -> Status {
+    let reason = ended.reason().as_str_name();
+    let text = match ended.token {
+        0 => format!("nothing was changed: this request for lease {lease} was given up before it arrived ({reason})"),
+        token => format!("nothing was changed by this repeat: the request was granted lease {lease} with token {token} once, and that hold is over ({reason})"),
+    };
+    HOLD_ENDED.with(text, [("token", ended.token.to_string()), ("reason", reason.to_owned())])
 }
 
 pub(crate) fn not_found(lease: &str) -> Status {
@@ -262,7 +285,10 @@ mod tests {
             (refusal_status(Refusal::NamespaceFull { limit: 1 }, "a/b"), NAMESPACE_FULL),
             (refusal_status(Refusal::QueueFull { limit: 1 }, "a/b"), QUEUE_FULL),
             (refusal_status(Refusal::TooManyEnded { retry_ms: 20 }, "a/b"), TOO_MANY_ENDED),
-            (refused(peer::Refusal { kind: 99, a: 0, b: 0 }, "a/b"), UNKNOWN_ANSWER),
+            (refusal_status(Refusal::HeldByAnother { holder: "x".into(), token: 3, left_ms: 20 }, "a/b"), HELD_BY_ANOTHER),
+            (refusal_status(Refusal::WaitedFor { waiters: 2 }, "a/b"), LEASE_IN_USE),
+            (hold_ended(&v1::Ended { token: 3, reason: v1::EndReason::Expired.into() }, "a/b"), HOLD_ENDED),
+            (refused(peer::Refusal { kind: 99, ..peer::Refusal::default() }, "a/b"), UNKNOWN_ANSWER),
         ];
         for (status, reason) in cases {
             assert_eq!(reason_of(&status), reason);

@@ -25,11 +25,11 @@ const HISTORY_LIMIT: (u32, u32) = (100, 1_000);
 pub(super) fn acquire(request: v1::AcquireRequest, limits: &ServiceLimits) -> Result<peer::Acquire, Status> {
     let mut wrong = Violations::default();
     let key = wrong.key(request.namespace, request.name);
-    wrong.holder(&request.holder);
+    wrong.holder("", &request.holder);
     let duration_ms = wrong.duration("duration", request.duration, limits);
-    wrong.request_id(&request.request_id);
+    wrong.request_id("", &request.request_id);
     let wait_ms = wrong.wait_for(request.wait_for);
-    wrong.holder_data(&request.holder_data);
+    wrong.holder_data("", &request.holder_data);
     let retention_ms = wrong.retention(request.retention).unwrap_or(DEFAULT_RETENTION_MS);
     wrong.labels(&request.labels);
     wrong.annotations(&request.annotations);
@@ -82,8 +82,8 @@ pub(super) fn release(request: v1::ReleaseRequest) -> Result<peer::Release, Stat
     match (request.token, request.request_id.is_empty()) {
         (0, true) => wrong.add("token", "token must be given, or request_id and holder when the token never arrived"),
         (0, false) => {
-            wrong.holder(&request.holder);
-            wrong.request_id(&request.request_id);
+            wrong.holder("", &request.holder);
+            wrong.request_id("", &request.request_id);
         }
         (_, true) => {}
         (_, false) => wrong.add("request_id", "request_id must be empty when token is given: a release names one hold"),
@@ -94,7 +94,8 @@ pub(super) fn release(request: v1::ReleaseRequest) -> Result<peer::Release, Stat
 /// What Put calls the fields that it can set.
 const PUT_PATHS: [&str; 3] = ["labels", "annotations", "retention"];
 
-pub(super) fn put(request: v1::PutRequest) -> Result<peer::Put, Status> {
+/// `peer::Put`; if it declares a hold without a request id, the replica adds one.
+pub(super) fn put(request: v1::PutRequest, limits: &ServiceLimits) -> Result<peer::Put, Status> {
     let mut wrong = Violations::default();
     let key = wrong.key(request.namespace, request.name);
     wrong.labels(&request.labels);
@@ -108,6 +109,7 @@ pub(super) fn put(request: v1::PutRequest) -> Result<peer::Put, Status> {
     if request.must_not_exist && request.if_revision != 0 {
         wrong.add("if_revision", "if_revision must be 0 with must_not_exist: what is not there has no revision");
     }
+    let hold = request.hold.map(|hold| declared_hold(&mut wrong, hold, limits));
     let (set_labels, set_annotations, set_retention) = (sets("labels"), sets("annotations"), sets("retention"));
     wrong.none(peer::Put {
         key: Some(key),
@@ -119,7 +121,16 @@ pub(super) fn put(request: v1::PutRequest) -> Result<peer::Put, Status> {
         retention_ms: retention_ms.filter(|_| set_retention),
         if_revision: request.if_revision,
         must_not_exist: request.must_not_exist,
+        hold,
     })
+}
+
+fn declared_hold(wrong: &mut Violations, hold: v1::DeclaredHold, limits: &ServiceLimits) -> peer::PutHold {
+    wrong.holder("hold.", &hold.holder);
+    let duration_ms = wrong.duration("hold.duration", hold.duration, limits);
+    wrong.holder_data("hold.", &hold.holder_data);
+    wrong.request_id("hold.", &hold.request_id);
+    peer::PutHold { holder: hold.holder, duration_ms, request_id: hold.request_id, holder_data: hold.holder_data.into() }
 }
 
 pub(super) fn delete(request: v1::DeleteRequest) -> Result<peer::Delete, Status> {

@@ -167,7 +167,10 @@ fn release_names_exactly_one_hold() {
 fn put_sets_what_its_mask_says_and_everything_without_one() {
     let put = |paths: &[&str]| {
         let update_mask = Some(prost_types::FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() });
-        validate::put(v1::PutRequest { name: "db".into(), labels: pair("a", "b"), retention: duration(5, 0), update_mask, ..Default::default() })
+        validate::put(
+            v1::PutRequest { name: "db".into(), labels: pair("a", "b"), retention: duration(5, 0), update_mask, ..Default::default() },
+            &ServiceLimits::default(),
+        )
     };
     let all = put(&[]).unwrap();
     assert!(all.set_labels && all.set_annotations && all.set_retention);
@@ -179,7 +182,8 @@ fn put_sets_what_its_mask_says_and_everything_without_one() {
 
 #[test]
 fn put_cannot_ask_for_absence_and_a_revision() {
-    let error = validate::put(v1::PutRequest { name: "db".into(), if_revision: 3, must_not_exist: true, ..Default::default() }).unwrap_err();
+    let error =
+        validate::put(v1::PutRequest { name: "db".into(), if_revision: 3, must_not_exist: true, ..Default::default() }, &ServiceLimits::default()).unwrap_err();
     assert_eq!(fields(&error), ["if_revision"]);
 }
 

@@ -24,10 +24,19 @@ pub(super) async fn release(service: &Service, request: Request<v1::ReleaseReque
 
 pub(super) async fn put(service: &Service, request: Request<v1::PutRequest>) -> Result<v1::PutResponse, Status> {
     let patience = patience(request.metadata());
-    let put = validate::put(request.into_inner())?;
+    let request = request.into_inner();
+    let validate_only = request.validate_only;
+    let mut put = validate::put(request, &service.parts.config.limits)?;
+    if validate_only {
+        return Ok(v1::PutResponse { header: service.header(), lease: None });
+    }
+    if let Some(hold) = put.hold.as_mut().filter(|hold| hold.request_id.is_empty()) {
+        hold.request_id = service.mint_request_id();
+    }
     let lease = named(put.key.as_ref());
     let Outcome { kind } = service.submit(validate::command(Ask::Put(put)), patience).await?;
     match kind {
+        Some(Kind::Ended(ended)) => Err(status::hold_ended(&ended, &lease)),
         Some(Kind::Put(lease)) => Ok(v1::PutResponse { header: service.header_showing(Some(&lease)), lease: Some(lease) }),
         Some(Kind::Refused(refusal)) => Err(status::refused(refusal, &lease)),
         _ => Err(status::unknown_answer()),

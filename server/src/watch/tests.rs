@@ -38,6 +38,7 @@ impl World {
             retention_ms: None,
             if_revision: None,
             must_not_exist: false,
+            hold: None,
         }))]);
     }
 
@@ -191,6 +192,7 @@ fn compact(world: &mut World) {
                 retention_ms: None,
                 if_revision: None,
                 must_not_exist: false,
+                hold: None,
             }))
         });
         let commands = commands.collect();

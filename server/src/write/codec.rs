@@ -8,13 +8,15 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 use tenure_lease::{
-    Acquire, COUNTER_END, Command, Delete, Detach, EndReason, Entry, Labels, Lease, LeaseKey, LeaseState, LeaseTime, Limits, Outcome, Put, RaftLeaderId,
-    Refusal, Release, ReleaseBy, ReleaseOutcome, Renew, RenewItem, RenewResult, SessionId, UnixMillis, WaiterId,
+    Acquire, COUNTER_END, Command, Delete, Detach, EndReason, Entry, Labels, Lease, LeaseKey, LeaseState, LeaseTime, Limits, Outcome, Put, PutHold,
+    RaftLeaderId, Refusal, Release, ReleaseBy, ReleaseOutcome, Renew, RenewItem, RenewResult, SessionId, UnixMillis, WaiterId,
 };
 use tenure_proto::{peer::v1 as peer, v1};
 
 /// The format of [`peer::Entry`] that this build writes, and the newest that it reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The oldest that it reads. Entries of format 1 have no put with a hold.
+const OLDEST_VERSION: u32 = 1;
 
 /// Field number of `commands` in [`peer::Entry`].
 const COMMANDS_TAG: u32 = 6;
@@ -60,7 +62,7 @@ pub(crate) fn encode_entry<'a>(
 /// The entry that the bytes are.
 pub(crate) fn decode_entry(bytes: &[u8]) -> Result<Entry, DecodeError> {
     let entry = peer::Entry::decode(bytes)?;
-    if entry.version != VERSION {
+    if !(OLDEST_VERSION..=VERSION).contains(&entry.version) {
         return Err(DecodeError::Version(entry.version));
     }
     let commands = entry.commands.into_iter().enumerate().map(|(n, command)| command_from_wire(n, command)).collect::<Result<_, _>>()?;
@@ -108,6 +110,12 @@ fn command_from_wire(n: usize, command: peer::Command) -> Result<Command, Decode
             retention_ms: put.set_retention.then_some(put.retention_ms),
             if_revision: nonzero(put.if_revision),
             must_not_exist: put.must_not_exist,
+            hold: put.hold.map(|hold| PutHold {
+                holder: hold.holder.into(),
+                duration_ms: hold.duration_ms,
+                request_id: hold.request_id.into(),
+                holder_data: Arc::from(&hold.holder_data[..]),
+            }),
         })),
         Kind::Delete(delete) => Command::Delete(Box::new(Delete { key: key(delete.key)?, if_revision: nonzero(delete.if_revision), force: delete.force })),
         Kind::Bootstrap(bootstrap) if bootstrap.counter_start >= COUNTER_END => return Err(DecodeError::Damaged("a cluster begins beyond 2^53")),
@@ -274,6 +282,7 @@ fn split(ms: u64) -> (i64, i32) {
 }
 
 fn refusal_to_wire(refusal: Refusal) -> peer::Refusal {
+    let mut present = String::new();
     let (kind, a, b) = match refusal {
         Refusal::Inert => (1, 0, 0),
         Refusal::NotBootstrapped => (2, 0, 0),
@@ -286,13 +295,18 @@ fn refusal_to_wire(refusal: Refusal) -> peer::Refusal {
         Refusal::NamespaceFull { limit } => (8, limit, 0),
         Refusal::QueueFull { limit } => (9, limit.into(), 0),
         Refusal::TooManyEnded { retry_ms } => (10, retry_ms, 0),
+        Refusal::HeldByAnother { holder, token, left_ms } => {
+            present = holder.as_ref().to_owned();
+            (11, token, left_ms)
+        }
+        Refusal::WaitedFor { waiters } => (12, waiters.into(), 0),
     };
-    peer::Refusal { kind, a, b }
+    peer::Refusal { kind, a, b, holder: present }
 }
 
 /// `None`: of a kind that a newer raft leader knows.
 pub(crate) fn refusal_from_wire(refusal: peer::Refusal) -> Option<Refusal> {
-    let peer::Refusal { kind, a, b } = refusal;
+    let peer::Refusal { kind, a, b, holder } = refusal;
     Some(match kind {
         1 => Refusal::Inert,
         2 => Refusal::NotBootstrapped,
@@ -304,6 +318,8 @@ pub(crate) fn refusal_from_wire(refusal: peer::Refusal) -> Option<Refusal> {
         8 => Refusal::NamespaceFull { limit: a },
         9 => Refusal::QueueFull { limit: u32::try_from(a).unwrap_or(u32::MAX) },
         10 => Refusal::TooManyEnded { retry_ms: a },
+        11 => Refusal::HeldByAnother { holder: holder.into(), token: a, left_ms: b },
+        12 => Refusal::WaitedFor { waiters: u32::try_from(a).unwrap_or(u32::MAX) },
         _ => return None,
     })
 }

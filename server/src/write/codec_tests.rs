@@ -101,7 +101,7 @@ fn every_command_survives_the_log() {
 #[test]
 fn put_keeps_untouched_fields_apart_from_emptied_ones() {
     use peer::command::Kind;
-    let nothing = Put { key: core_key(), labels: None, annotations: None, retention_ms: None, if_revision: None, must_not_exist: false };
+    let nothing = Put { key: core_key(), labels: None, annotations: None, retention_ms: None, if_revision: None, must_not_exist: false, hold: None };
     assert_reads(Kind::Put(peer::Put { key: wire_key(), ..peer::Put::default() }), &Command::Put(Box::new(nothing.clone())));
     assert_reads(
         Kind::Put(peer::Put { key: wire_key(), set_labels: true, set_annotations: true, set_retention: true, ..peer::Put::default() }),
@@ -285,7 +285,7 @@ fn refusals_survive_the_wire() {
         Refusal::TooManyEnded { retry_ms: 4 },
     ];
     for refusal in all {
-        assert_eq!(refusal_from_wire(refusal_to_wire(refusal)), Some(refusal));
+        assert_eq!(refusal_from_wire(refusal_to_wire(refusal.clone())), Some(refusal));
     }
-    assert_eq!(refusal_from_wire(peer::Refusal { kind: 99, a: 0, b: 0 }), None);
+    assert_eq!(refusal_from_wire(peer::Refusal { kind: 99, ..peer::Refusal::default() }), None);
 }
