@@ -141,7 +141,7 @@ impl Document {
             hold: wanted.hold.as_ref().map(|hold| DeclaredHold {
                 holder: hold.holder.clone(),
                 duration: Some(wire(hold.duration)),
-                holder_data: hold.data.clone().unwrap_or_default().into_bytes().into(),
+                holder_data: hold.data.clone().unwrap_or_default().into_bytes(),
                 // Of this attempt alone: applying the same manifest again starts its duration anew.
                 request_id: client.unique_identity().chars().rev().take(36).collect(),
             }),
