@@ -65,6 +65,19 @@ fn minus_is_a_value(command: clap::Command) -> clap::Command {
     command.mut_args(|arg| if number(&arg) { arg.allow_hyphen_values(true) } else { arg }).mut_subcommands(minus_is_a_value)
 }
 
+/// Where `tenured dev` listens.
+const DEFAULT_ENDPOINTS: &str = "127.0.0.1:7400,127.0.0.1:7410,127.0.0.1:7420";
+
+impl Global {
+    /// The endpoints as people write them in unit files: spaces around commas and empty places mean nothing, and an empty list is none given.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        let given =
+            |list: &mut dyn Iterator<Item = &str>| -> Vec<String> { list.map(str::trim).filter(|endpoint| !endpoint.is_empty()).map(str::to_owned).collect() };
+        let endpoints = given(&mut self.endpoints.iter().map(String::as_str));
+        if endpoints.is_empty() { given(&mut DEFAULT_ENDPOINTS.split(',')) } else { endpoints }
+    }
+}
+
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Global {
     /// Replicas to talk to, comma-separated host:port; any one that works is enough
@@ -73,7 +86,7 @@ pub(crate) struct Global {
         global = true,
         env = "TENURE_ENDPOINTS",
         value_delimiter = ',',
-        default_value = "127.0.0.1:7400,127.0.0.1:7410,127.0.0.1:7420",
+        default_value = DEFAULT_ENDPOINTS,
         value_name = "HOST:PORT,..."
     )]
     pub(crate) endpoints: Vec<String>,

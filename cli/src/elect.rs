@@ -13,7 +13,7 @@ use crate::{
     rows,
     signals::Signals,
     table::{Cell, Paint, Table},
-    text::to_the_second,
+    text::{shown, to_the_second},
     view,
 };
 
@@ -49,10 +49,9 @@ pub(crate) async fn elect(client: &Client, printer: Printer, namespace: &str, ar
     }
     let election = builder.build()?;
     let place = format!("{namespace}/{}", args.name);
-    let mut shown = Shown { printer, table: printer.table(HEADERS).streaming(), lines: Lines::start(printer), own: None };
+    let mut shown = Shown { printer, table: printer.table(HEADERS).streaming(), lines: Lines::start(printer), held: None, last: None };
     let mut signals = Signals::listen(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     if !args.observe {
-        shown.own = Some(election.identity().to_owned());
         note(&format!("campaigning for {place} as {}", election.identity()));
     }
     let mut watching = Watching { election: &election, observation: None };
@@ -74,10 +73,14 @@ pub(crate) async fn elect(client: &Client, printer: Printer, namespace: &str, ar
                 reason = led => {
                     note(&format!("this process does not lead any more: {reason}; campaigning again"));
                     leadership = None;
+                    shown.lost();
                     campaign.set(self::campaign(&election, false));
                 }
                 elected = &mut campaign, if leadership.is_none() => match elected {
-                    Ok(elected) => leadership = Some(elected),
+                    Ok(elected) => {
+                        shown.elected(elected.token());
+                        leadership = Some(elected);
+                    }
                     Err(error) => break Err(error.into()),
                 },
                 change = watching.next() => match change {
@@ -134,16 +137,42 @@ struct Shown {
     printer: Printer,
     table: Table,
     lines: Lines,
-    own: Option<String>,
+    /// The token of the leadership in hand. A name proves nothing: another process may have the same.
+    held: Option<u64>,
+    /// What the cluster said last.
+    last: Option<tenure_client::Leader>,
 }
 
 impl Shown {
+    /// This process leads from now on.
+    fn elected(&mut self, token: u64) {
+        self.held = Some(token);
+        // Otherwise the cluster is still to say it.
+        if let Some(leader) = self.last.clone().filter(|leader| leader.token == token) {
+            self.show("ELECTED", Some(leader));
+        }
+    }
+
+    /// This process does not lead any more, and who does is not known yet.
+    fn lost(&mut self) {
+        let leads_as_shown = self.last.as_ref().is_some_and(|leader| self.held == Some(leader.token));
+        self.held = None;
+        if leads_as_shown {
+            self.show("LOST", None);
+        }
+    }
+
     fn change(&mut self, leader: Option<tenure_client::Leader>) {
+        self.last.clone_from(&leader);
         let state = match &leader {
             None => "VACANT",
-            Some(leader) if self.own.as_ref() == Some(&leader.holder) => "ELECTED",
+            Some(leader) if self.held == Some(leader.token) => "ELECTED",
             Some(_) => "LED",
         };
+        self.show(state, leader);
+    }
+
+    fn show(&mut self, state: &'static str, leader: Option<tenure_client::Leader>) {
         let time = to_the_second(clock::now());
         let data = leader.as_ref().map(|leader| leader.data.as_slice()).filter(|data| !data.is_empty());
         let text = data.and_then(|data| std::str::from_utf8(data).ok()).map(str::to_owned);
@@ -152,11 +181,11 @@ impl Shown {
         let holder = leader.map(|leader| leader.holder);
         self.lines.text(match self.printer.output {
             Some(Output::Json | Output::Yaml) => self.printer.one(&Change { time, state, holder, token, data: text, data_base64: base64 }),
-            Some(Output::Name) => holder.unwrap_or_else(rows::dash) + "\n",
+            Some(Output::Name) => shown(&holder.unwrap_or_else(rows::dash)).into_owned() + "\n",
             None | Some(Output::Table | Output::Wide) => {
                 let paint = match state {
                     "ELECTED" => Paint::Green,
-                    "VACANT" => Paint::Red,
+                    "VACANT" | "LOST" => Paint::Red,
                     _ => Paint::Plain,
                 };
                 let token = token.map_or_else(rows::dash, |token| token.to_string());

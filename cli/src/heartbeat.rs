@@ -32,7 +32,10 @@ struct Change {
 }
 
 pub(crate) async fn heartbeat(client: &Client, printer: Printer, namespace: &str, args: args::Heartbeat) -> Result<(), Failed> {
-    let name = args.name.unwrap_or_else(host_name);
+    let name = match args.name {
+        Some(name) => name,
+        None => node_name(&host_name())?,
+    };
     let place = format!("{namespace}/{name}");
     if args.every.is_some_and(|every| every.is_zero() || every > args.duration / 3) {
         return Err(Failed::Usage("--every must be more than nothing and at most a third of --duration, so that one lost heartbeat is not the end".into()));
@@ -56,13 +59,15 @@ pub(crate) async fn heartbeat(client: &Client, printer: Printer, namespace: &str
     let mut signals = Signals::listen(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     let mut heartbeat = builder.start()?;
     let mut shown = Shown { printer, table: printer.table(HEADERS).streaming(), lines: Lines::start(printer) };
-    let stopped = loop {
+    let mut beaten = false;
+    let mut stopped = loop {
         tokio::select! {
             biased;
             _ = signals.next() => break Ok(()),
             failed = shown.lines.failed() => break Err(failed),
             pulse = heartbeat.changed() => {
                 shown.change(&pulse);
+                beaten |= matches!(pulse, Pulse::Beating { .. });
                 if let Pulse::Stopped(error) = pulse {
                     break Err(error.map_or_else(|| Failed::Refused("the heartbeat has stopped".into()), Failed::from));
                 }
@@ -70,22 +75,41 @@ pub(crate) async fn heartbeat(client: &Client, printer: Printer, namespace: &str
         }
     };
     let beating = matches!(heartbeat.pulse(), Pulse::Beating { .. });
-    if args.no_release {
+    let until_then = format!("others see it as Ready for {} at most, then as Unknown", short(args.duration));
+    if matches!(heartbeat.pulse(), Pulse::Stopped(_)) || args.no_release {
         drop(heartbeat);
         if beating {
-            note(&format!("{place} is not released: others see it as Ready for {} at most, then as Unknown", short(args.duration)));
+            note(&format!("{place} is not released: {until_then}"));
         }
     } else {
-        heartbeat.stop().await.map_err(|error| {
-            note(&format!("{place} could not be released: others see it as Ready for {} at most, then as Unknown", short(args.duration)));
-            Failed::from(error)
-        })?;
-        if beating {
-            note(&format!("{place} is released: others see at once that it has left"));
+        match heartbeat.stop().await {
+            Ok(()) if beating => note(&format!("{place} is released: others see at once that it has left")),
+            Ok(()) => {}
+            Err(error) => {
+                if beaten {
+                    note(&format!("{place} could not be released: {until_then}"));
+                }
+                stopped = stopped.and(Err(error.into()));
+            }
         }
     }
+    // Whatever happened: the last change is written before this ends.
     shown.lines.end().await;
     stopped
+}
+
+/// The name of this node when none is given: the host's name in lower case, as kubelets have it.
+fn node_name(host: &str) -> Result<String, Failed> {
+    let name = host.to_ascii_lowercase();
+    let label = |label: &str| {
+        let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        ends(label.chars().next()) && ends(label.chars().last()) && label.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    if name.len() <= 253 && name.split('.').all(label) {
+        Ok(name)
+    } else {
+        Err(Failed::Usage(format!("this machine's host name {host:?} is no lease name (a DNS subdomain): give NAME")))
+    }
 }
 
 struct Shown {
@@ -118,4 +142,17 @@ impl Shown {
 
 fn lost(reason: &LostReason) -> String {
     format!("{reason}; trying to come back")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_is_named_after_its_host_in_lower_case_or_asked_for() {
+        assert_eq!(node_name("SRV-West-01.Example").ok().as_deref(), Some("srv-west-01.example"));
+        for odd in ["rack_7", "", "-a", "a..b", "a.", &"a".repeat(254)] {
+            assert_eq!(node_name(odd).expect_err(odd).code(), 2, "{odd}");
+        }
+    }
 }

@@ -71,7 +71,7 @@ fn start(cli: Cli) -> Result<(), Failed> {
 async fn run(cli: Cli, inherited: Inherited) -> Result<(), Failed> {
     let Cli { global, command } = cli;
     let printer = Printer::new(global.output);
-    let mut builder = Client::builder().endpoints(global.endpoints).discover(global.discover);
+    let mut builder = Client::builder().endpoints(global.endpoints()).discover(global.discover);
     let timeout = global.timeout.or_else(|| matches!(command, Command::Cluster(args::Cluster::AddMember { .. })).then_some(ADD_MEMBER_TIMEOUT));
     if let Some(timeout) = timeout {
         builder = builder.request_timeout(timeout);

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::{args::Output, fail::Failed, table::Table};
+use crate::{args::Output, fail::Failed, table::Table, text::shown_lines};
 
 /// For what is still to be written at the end.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ impl Printer {
     }
 
     pub(crate) fn line(self, text: &str) -> Result<(), Failed> {
-        self.text(&format!("{text}\n"))
+        self.text(&format!("{}\n", shown_lines(text)))
     }
 
     /// One document, indented.
@@ -131,7 +131,7 @@ pub(crate) fn goes_nowhere() -> bool {
 
 /// For people, beside the result.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(stderr(), "{text}");
+    let _ = writeln!(stderr(), "{}", shown_lines(text));
 }
 
 fn json(document: &impl Serialize, indented: bool) -> String {

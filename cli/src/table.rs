@@ -1,5 +1,7 @@
 //! Aligned columns, as kubectl prints them: three spaces between, header once, widths that only grow while rows keep coming.
 
+use crate::text::shown;
+
 /// How a cell stands out on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Paint {
@@ -49,7 +51,9 @@ impl Table {
 
     /// The rows, under the header the first time.
     pub(crate) fn print(&mut self, rows: &[Vec<Cell>]) -> String {
-        for row in rows {
+        // A row is a line whatever its cells say.
+        let rows: Vec<Vec<Cell>> = rows.iter().map(|row| row.iter().map(|Cell(text, paint)| Cell(shown(text).into_owned(), *paint)).collect()).collect();
+        for row in &rows {
             for (width, cell) in self.widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.0.chars().count());
             }
@@ -60,7 +64,7 @@ impl Table {
             let headers: Vec<Cell> = self.headers.iter().map(|&header| header.into()).collect();
             self.line(&headers, &mut out);
         }
-        for row in rows {
+        for row in &rows {
             self.line(row, &mut out);
         }
         out

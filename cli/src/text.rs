@@ -1,6 +1,6 @@
 //! Durations, ages, times and pairs, to and from what people type and read.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use jiff::{SpanRound, Timestamp, Unit};
 
@@ -105,6 +105,33 @@ pub(crate) fn json_duration(duration: Duration) -> String {
     format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
+/// What may be sent to a terminal for a text that somebody else chose: control characters and those that turn the direction of writing are shown, not
+/// sent. Holders, data and messages can have any.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if steers(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// As [`shown`], for a text of several lines.
+pub(crate) fn shown_lines(text: &str) -> String {
+    text.split('\n').map(shown).collect::<Vec<_>>().join("\n")
+}
+
+/// C0, C1, line and paragraph separators, and Unicode's explicit directional formatting.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Between two times, for the HELD-FOR column.
 pub(crate) fn between(from: Timestamp, to: Timestamp) -> String {
     let rounded = (to - from).round(SpanRound::new().largest(Unit::Second).smallest(Unit::Millisecond));
@@ -116,6 +143,13 @@ pub(crate) fn between(from: Timestamp, to: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_shown_and_not_sent() {
+        assert_eq!(shown("plain é 😀"), "plain é 😀");
+        assert_eq!(shown("a\u{1b}[2Kb\r\n\t\u{9b}\u{202e}\u{7}"), "a\\u{1b}[2Kb\\r\\n\\t\\u{9b}\\u{202e}\\u{7}");
+        assert_eq!(shown_lines("a\u{1b}\nb"), "a\\u{1b}\nb");
+    }
 
     #[test]
     fn durations_are_read_with_their_units() {
