@@ -130,7 +130,7 @@ impl Builder {
     /// Makes connections otherwise than over the machine's TCP: through a proxy, say, or in a simulation. Called once an endpoint, on a tokio runtime;
     /// the channel must connect lazily and reconnect by itself.
     pub fn dial(mut self, dial: impl Fn(&Endpoint) -> Channel + Send + Sync + 'static) -> Self {
-        self.dial = Dial(Arc::new(dial));
+        self.dial = Dial(Some(Arc::new(dial)));
         self
     }
 

@@ -5,13 +5,22 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::sync::Notify;
-use tonic::transport::{Channel, Endpoint};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, sync::Notify};
+use tonic::{
+    codegen::http::Uri,
+    transport::{Channel, Endpoint},
+};
+use tower::service_fn;
 
 /// A silent server is noticed after [`PING_EVERY`] + [`PING_ANSWER`], also below calls that may rightly be silent for long.
 const PING_EVERY: Duration = Duration::from_secs(2);
@@ -20,14 +29,53 @@ const PING_ANSWER: Duration = Duration::from_secs(2);
 /// Forgotten endpoints whose address is kept for messages about calls that are still under way there.
 const REMEMBERED: usize = 32;
 
-/// How a connection is made. The default is lazily, over the machine's TCP.
-#[derive(Clone)]
-pub(crate) struct Dial(pub(crate) Arc<dyn Fn(&Endpoint) -> Channel + Send + Sync>);
+/// How a connection is made, as a caller wants it.
+type MakeChannel = dyn Fn(&Endpoint) -> Channel + Send + Sync;
 
-impl Default for Dial {
-    fn default() -> Self {
-        Self(Arc::new(Endpoint::connect_lazy))
+/// How a connection is made. The default is lazily, over the machine's TCP, to the addresses of a name in turns.
+#[derive(Clone, Default)]
+pub(crate) struct Dial(pub(crate) Option<Arc<MakeChannel>>);
+
+impl Dial {
+    /// `turn` says which of the addresses that a name has is tried first.
+    fn channel(&self, endpoint: &Endpoint, turn: &Arc<AtomicUsize>, within: Duration) -> Channel {
+        if let Some(make) = &self.0 {
+            return make(endpoint);
+        }
+        let turn = Arc::clone(turn);
+        endpoint.connect_with_connector_lazy(service_fn(move |uri: Uri| connect(uri, turn.load(Ordering::Relaxed), within)))
     }
+}
+
+/// Tries the addresses of a name one after the other. A name may stand for all replicas (a headless service), of which one may take connections
+/// and never answer: so each failure of the endpoint makes another address the first.
+async fn connect(uri: Uri, turn: usize, within: Duration) -> io::Result<TokioIo<TcpStream>> {
+    let host = uri.host().unwrap_or_default();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in tokio::net::lookup_host((host, uri.port_u16().unwrap_or_default())).await? {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    let Some(first) = turn.checked_rem(addresses.len()) else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address")));
+    };
+    addresses.rotate_left(first);
+    // One that does not answer at all leaves time for the others.
+    let each = within / u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let mut failed = io::Error::from(io::ErrorKind::TimedOut);
+    for address in addresses {
+        match tokio::time::timeout(each, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                return Ok(TokioIo::new(stream));
+            }
+            Ok(Err(error)) => failed = error,
+            Err(_) => failed = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(failed)
 }
 
 impl fmt::Debug for Dial {
@@ -60,6 +108,8 @@ struct Place {
     address: String,
     endpoint: Endpoint,
     channel: Arc<OnceLock<Channel>>,
+    /// Which address of its name comes first. `None`: it is an address.
+    turn: Option<Arc<AtomicUsize>>,
     /// To the builder.
     given: bool,
     /// It failed, or no server says that it is there: only when there is no other.
@@ -82,7 +132,18 @@ impl Place {
             .keep_alive_while_idle(true)
             .user_agent(concat!("tenure-client/", env!("CARGO_PKG_VERSION")))
             .map_err(|error| format!("endpoint {address:?}: {error}"))?;
-        Ok(Self { id, address: bare.to_owned(), endpoint, channel: Arc::default(), given, avoided: false })
+        let host = bare.rsplit_once(':').map_or(bare, |(host, _)| host);
+        let is_address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+        let turn = (!is_address).then(Arc::default);
+        Ok(Self { id, address: bare.to_owned(), endpoint, channel: Arc::default(), turn, given, avoided: false })
+    }
+
+    /// The next connection is a new one, to another address of the name if it has several. False if this is no name.
+    fn take_turns(&mut self) -> bool {
+        let Some(turn) = &self.turn else { return false };
+        turn.fetch_add(1, Ordering::Relaxed);
+        self.channel = Arc::default();
+        true
     }
 }
 
@@ -127,16 +188,16 @@ impl Endpoints {
 
     /// The one in use. Must be called on a tokio runtime.
     pub(crate) fn current(&self) -> (usize, Channel) {
-        let (id, endpoint, channel) = {
+        let (id, endpoint, turn, channel) = {
             let places = self.places();
             let place = &places.all[places.at];
             if let Some(channel) = place.channel.get() {
                 return (place.id, channel.clone());
             }
-            (place.id, place.endpoint.clone(), Arc::clone(&place.channel))
+            (place.id, place.endpoint.clone(), place.turn.clone().unwrap_or_default(), Arc::clone(&place.channel))
         };
         // Not under the lock: how it is made may be the caller's code.
-        (id, channel.get_or_init(|| (self.dial.0)(&endpoint)).clone())
+        (id, channel.get_or_init(|| self.dial.channel(&endpoint, &turn, self.connect_timeout)).clone())
     }
 
     /// Moves on to the next that is not avoided, unless another call has done so already.
@@ -152,7 +213,7 @@ impl Endpoints {
 
     /// A connection of its own to try an address with, if that is one. Must be called on a tokio runtime.
     pub(crate) fn to_try(&self, address: &str) -> Option<Channel> {
-        Place::new(0, address, self.connect_timeout, false).ok().map(|place| (self.dial.0)(&place.endpoint))
+        Place::new(0, address, self.connect_timeout, false).ok().map(|place| self.dial.channel(&place.endpoint, &Arc::default(), self.connect_timeout))
     }
 
     /// These work and are wanted, the rest of what was learned is not: forgets it, unless it is in use. What was given stays, as a last resort.
@@ -189,8 +250,18 @@ impl Places {
         if self.all.iter().all(|place| place.avoided) {
             self.all.iter_mut().for_each(|place| place.avoided = place.id == id);
         }
+        let before = self.at;
         let around = (1..=self.all.len()).map(|step| (self.at + step) % self.all.len());
         self.at = around.clone().find(|at| !self.all[*at].avoided).unwrap_or(self.at);
+        if self.all[before].take_turns() && self.at == before {
+            // It stays in use, so it gets another number: what else fails on the old connection says nothing of the new one.
+            let place = &mut self.all[before];
+            self.forgotten.push_back((place.id, place.address.clone()));
+            place.id = self.next_id;
+            self.next_id += 1;
+            let too_many = self.forgotten.len().saturating_sub(REMEMBERED);
+            self.forgotten.drain(..too_many);
+        }
     }
 }
 
@@ -221,6 +292,21 @@ mod tests {
         endpoints.failed(1);
         endpoints.failed(2);
         assert_eq!(endpoints.current_address(), "a:1");
+    }
+
+    #[test]
+    fn name_that_fails_is_asked_at_its_next_address_and_an_address_is_not() {
+        let turn = |endpoints: &Endpoints| endpoints.places().all[0].turn.as_ref().map(|turn| turn.load(Ordering::Relaxed));
+        let alone = endpoints(&["all.example:1"]).unwrap();
+        alone.failed(0);
+        alone.failed(0);
+        assert_eq!(turn(&alone), Some(1), "calls that fail together on one connection count once");
+        assert_eq!(alone.address(0), "all.example:1");
+        alone.failed(1);
+        assert_eq!(turn(&alone), Some(2));
+        for address in ["127.0.0.1:1", "[::1]:1"] {
+            assert_eq!(turn(&endpoints(&[address]).unwrap()), None);
+        }
     }
 
     #[test]
