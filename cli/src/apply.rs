@@ -120,10 +120,13 @@ impl Document {
         }
         let mut request = self.put(client, namespace, &mask);
         if let Some(found) = found.as_ref().filter(|_| mask.is_empty()) {
-            // Only the hold is new. An empty mask would mean every field, so one is set to what it is.
+            // Only the hold is new. An empty mask would mean every field, so one is set to what it is, if that is still so.
             request.update_mask = Some(FieldMask { paths: vec!["retention".to_owned()] });
             request.retention = found.retention;
+            request.if_revision = found.revision;
         }
+        // It sets every field, so it must not meet a lease that somebody else has made meanwhile.
+        request.must_not_exist = found.is_none();
         let lease = client.put(request).await.map_err(|error| self.failed(error, ""))?;
         Ok((lease, if found.is_some() { Done::Configured } else { Done::Created }))
     }

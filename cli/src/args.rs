@@ -65,7 +65,7 @@ fn minus_is_a_value(command: clap::Command) -> clap::Command {
     command.mut_args(|arg| if number(&arg) { arg.allow_hyphen_values(true) } else { arg }).mut_subcommands(minus_is_a_value)
 }
 
-/// Where `tenured dev` listens.
+/// The client ports of `tenured dev`.
 const DEFAULT_ENDPOINTS: &str = "127.0.0.1:7400,127.0.0.1:7410,127.0.0.1:7420";
 
 impl Global {

@@ -139,7 +139,7 @@ struct Shown {
     lines: Lines,
     /// The token of the leadership in hand. A name proves nothing: another process may have the same.
     held: Option<u64>,
-    /// What the cluster said last.
+    /// The leader that the cluster named last.
     last: Option<tenure_client::Leader>,
 }
 

@@ -122,7 +122,7 @@ pub(crate) fn shown(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// As [`shown`], for a text of several lines.
+/// Does what [`shown`] does, line by line, and keeps the line breaks.
 pub(crate) fn shown_lines(text: &str) -> String {
     text.split('\n').map(shown).collect::<Vec<_>>().join("\n")
 }

@@ -50,7 +50,7 @@ pub(crate) struct Inner {
     pub(crate) discovery: Discovery,
     /// Runs while there are leases to keep.
     pub(crate) keepalive: Mutex<Weak<Keepalive>>,
-    /// What is given back in the background.
+    /// Background calls that give back a place in a queue, or a grant that nobody took.
     pub(crate) errands: TaskTracker,
 }
 

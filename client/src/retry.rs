@@ -64,7 +64,7 @@ pub(crate) struct Retry {
     failures: u32,
     unknown: bool,
     earlier: Vec<(String, String)>,
-    /// Of the present attempt.
+    /// Tells whether the present attempt may have been sent.
     sent: Sent,
     sent_before: bool,
 }

@@ -184,13 +184,13 @@ pub struct Put {
 /// The hold that a [`Put`] declares.
 #[derive(Clone, Debug)]
 pub struct PutHold {
-    /// Who is to hold the lease.
+    /// The holder that the lease is granted to.
     pub holder: Arc<str>,
     /// Milliseconds.
     pub duration_ms: u32,
     /// Never empty here: the shell mints one. A repeat is answered from the live state, as that of an [`Acquire`].
     pub request_id: Arc<str>,
-    /// For the lease's `holder_data`.
+    /// Becomes the lease's `holder_data`.
     pub holder_data: Arc<[u8]>,
 }
 

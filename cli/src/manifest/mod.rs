@@ -31,11 +31,11 @@ pub(crate) struct Wanted {
     pub(crate) hold: Option<Hold>,
     /// Mentioned, understood, and of no effect.
     pub(crate) ignored: Vec<&'static str>,
-    /// Where its parts stand, for messages.
+    /// Tells messages where the parts of this lease stand.
     pub(crate) source: Source,
 }
 
-/// Who is to hold it.
+/// The hold that a manifest declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hold {
     pub(crate) holder: String,
@@ -43,7 +43,7 @@ pub(crate) struct Hold {
     pub(crate) data: Option<String>,
 }
 
-/// Where a lease stands in its file.
+/// The place of a lease in its file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Source {
     /// Counted from 1.

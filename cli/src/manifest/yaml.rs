@@ -196,7 +196,7 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, line: usize) -> Res
     }
 }
 
-/// What an unquoted scalar means.
+/// Gives an unquoted scalar its type, by the rules above.
 fn plain(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
