@@ -112,6 +112,8 @@ pub struct ServiceLimits {
     pub leases_per_namespace: u64,
     /// Default 10,000.
     pub waiters_per_lease: u32,
+    /// Connections to the client port from one source address. Default: a quarter of what the port takes.
+    pub connections_per_source: Option<usize>,
     /// Events that wait for one watcher's stream, before it has to catch up from those that are remembered. 1,024; simulations have less.
     pub watch_queue: usize,
 }
@@ -124,6 +126,7 @@ impl Default for ServiceLimits {
             queue: 65_536,
             leases_per_namespace: 2_000_000,
             waiters_per_lease: 10_000,
+            connections_per_source: None,
             watch_queue: 1_024,
         }
     }

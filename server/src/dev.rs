@@ -4,7 +4,10 @@
 use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, anyhow};
-use tenure_server::config::{Addresses, Config, DEFAULT_SERVER_IDENTITY, DEFAULT_SNAPSHOT_LOG_BYTES, LogFormat, RaftTiming, ServiceLimits};
+use tenure_server::{
+    config::{Addresses, Config, DEFAULT_SERVER_IDENTITY, DEFAULT_SNAPSHOT_LOG_BYTES, LogFormat, RaftTiming, ServiceLimits},
+    descriptors::Descriptors,
+};
 use tokio::sync::{mpsc, watch};
 
 use super::{
@@ -23,6 +26,7 @@ pub(crate) fn run(args: &Dev) -> anyhow::Result<()> {
         let addresses = addresses(args.base_port, k);
         sockets.push((k, Sockets::bind(&addresses, |_| format!("from --base-port {}; is another `tenured dev` running?", args.base_port))?));
     }
+    let descriptors = Descriptors::raised().shared_by(REPLICAS.into());
     let (stop, stopping) = watch::channel(false);
     let (ended, mut endings) = mpsc::unbounded_channel();
     let mut replicas = Vec::new();
@@ -38,7 +42,7 @@ pub(crate) fn run(args: &Dev) -> anyhow::Result<()> {
                         // An error means that the main thread is gone: stop as well.
                         let _ = stopping.wait_for(|stop| *stop).await;
                     };
-                    tenure_server::run(config, sockets.surroundings(seed)?, stop).await
+                    tenure_server::run(config, sockets.surroundings(seed, descriptors)?, stop).await
                 })
             });
             let _ = ended.send((node_id, result));

@@ -17,20 +17,38 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    net::{Conn, Incoming},
+    admission::{Admitted, Busy, Port, Rules},
+    net::Incoming,
     readiness::Readiness,
 };
 
-const MAX_CONNECTIONS: usize = 256;
+/// A prober that connects and says nothing for so long is none.
+const FIRST_BYTE_WITHIN: Duration = Duration::from_secs(5);
+/// Whoever takes nothing of its answer for so long gets no more of it.
+const WRITE_WITHIN: Duration = Duration::from_secs(5);
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 const MAX_HEADERS: usize = 64;
 const MAX_HEAD_BYTES: usize = 16 << 10;
 /// A prober that keeps its connection comes back; one that reads a byte an hour does not keep a slot.
 const MAX_AGE: Duration = Duration::from_secs(120);
+
+/// What holds for connections to the HTTP port. No answer takes long, so a newcomer always finds a place: that of whoever has moved no byte for
+/// longest, of the source with most connections. A quarter each leaves room for probers behind one address.
+pub(crate) fn rules(connections: usize) -> Rules {
+    Rules {
+        port: "http",
+        connections,
+        per_source: connections.div_ceil(4),
+        first_bytes: (1, FIRST_BYTE_WITHIN),
+        write_within: WRITE_WITHIN,
+        idle: None,
+        busy: Busy::WithBytes,
+    }
+}
 
 /// What the pages show.
 pub(crate) struct Pages {
@@ -40,14 +58,14 @@ pub(crate) struct Pages {
 }
 
 /// Serves until `closing` is cancelled; then every connection ends after its present answer.
-pub(crate) async fn serve(mut incoming: Incoming, pages: Pages, closing: CancellationToken) {
+pub(crate) async fn serve(incoming: Incoming, port: Arc<Port>, pages: Pages, closing: CancellationToken) {
     let router = Router::new()
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(async || (CLOSE, "ok\n")))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .fallback(async || (StatusCode::NOT_FOUND, "here are /healthz, /readyz and /metrics\n"))
         .with_state(Arc::new(pages));
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut incoming = port.guard(incoming);
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -59,13 +77,8 @@ pub(crate) async fn serve(mut incoming: Incoming, pages: Pages, closing: Cancell
             Some(Err(_)) => continue,
             None => break,
         };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            tracing::debug!(peer = conn.peer, "too many HTTP connections");
-            continue;
-        };
         let (router, closing) = (router.clone(), closing.clone());
         connections.spawn(async move {
-            let _slot = slot;
             if timeout(MAX_AGE, converse(conn, router, closing)).await.is_err() {
                 tracing::debug!("closed an old HTTP connection");
             }
@@ -75,8 +88,8 @@ pub(crate) async fn serve(mut incoming: Incoming, pages: Pages, closing: Cancell
     connections.wait().await;
 }
 
-async fn converse(conn: Conn, router: Router, closing: CancellationToken) {
-    let peer = conn.peer.clone();
+async fn converse(conn: Admitted, router: Router, closing: CancellationToken) {
+    let peer = conn.peer().to_owned();
     let serving = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
@@ -96,10 +109,13 @@ async fn converse(conn: Conn, router: Router, closing: CancellationToken) {
     }
 }
 
+/// A probe is one question: its connection is not kept.
+const CLOSE: [(header::HeaderName, &str); 1] = [(header::CONNECTION, "close")];
+
 async fn readyz(State(pages): State<Arc<Pages>>) -> impl IntoResponse {
     match pages.readiness.why_not() {
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        None => (StatusCode::OK, CLOSE, "ready\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, CLOSE, format!("{reason}\n")),
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use super::*;
 
 struct Port {
-    connections: mpsc::Sender<std::io::Result<Conn>>,
+    connections: mpsc::Sender<std::io::Result<crate::net::Conn>>,
     closing: CancellationToken,
     served: tokio::task::JoinHandle<()>,
 }
@@ -16,13 +16,17 @@ impl Port {
         let (connections, incoming) = mpsc::channel(8);
         let closing = CancellationToken::new();
         let pages = Pages { readiness: Readiness::new(), metrics: Box::new(|ready| format!("ready={ready}\n")) };
-        let served = tokio::spawn(serve(Box::pin(incoming), pages, closing.clone()));
+        let served = tokio::spawn(serve(Box::pin(incoming), super::Port::new(rules(8)), pages, closing.clone()));
         Self { connections, closing, served }
     }
 
     async fn connect(&self) -> DuplexStream {
+        self.connect_from("test").await
+    }
+
+    async fn connect_from(&self, peer: &str) -> DuplexStream {
         let (here, there) = tokio::io::duplex(1 << 16);
-        self.connections.clone().send(Ok(Conn::new(there, "test"))).await.expect("is served");
+        self.connections.clone().send(Ok(crate::net::Conn::new(there, peer))).await.expect("is served");
         here
     }
 
@@ -65,6 +69,32 @@ async fn garbage_and_slow_senders_are_hung_up_on_while_others_are_served() {
     // Paused time runs on by itself once everybody waits.
     let mut rest = Vec::new();
     slow.read_to_end(&mut rest).await.expect("hung up on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn probe_is_answered_whatever_a_crowd_does() {
+    let port = Port::open();
+    let mut crowd = Vec::new();
+    for number in 0..100 {
+        let mut conn = port.connect_from(&format!("10.0.0.{}:{number}", number % 20)).await;
+        if number % 2 == 0 {
+            let _ = conn.write_all(&b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(64)).await;
+        }
+        crowd.push(conn);
+        if number % 10 == 9 {
+            let answer = port.say(&get("/healthz")).await;
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.to_lowercase().contains("connection: close"), "{answer}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_does_not_read_is_hung_up_on() {
+    let port = Port::open();
+    let mut conn = port.connect().await;
+    // The answers do not fit into what lies between; the other side stops to read, and so this has to be given up as well.
+    let asked = conn.write_all(&b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(20_000)).await;
+    assert!(asked.is_err(), "hung up on before all was asked");
 }
 
 #[tokio::test(start_paused = true)]

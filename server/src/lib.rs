@@ -3,12 +3,14 @@
 //! The story of a write: `service` checks it, `write` brings it to the raft leader and into an entry, `consensus` replicates that,
 //! `replica` applies it to the [`tenure_lease::LeaseTable`] and tells `watch`, `waiting` and `history`.
 
+mod admission;
 #[cfg(feature = "bug_expiry_without_term")]
 mod bugs;
 pub mod check;
 pub mod clock;
 pub mod config;
 mod consensus;
+pub mod descriptors;
 pub mod disk;
 mod failpoint;
 #[cfg(feature = "fuzzing")]

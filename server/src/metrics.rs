@@ -2,13 +2,16 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use crate::{consensus::Consensus, replica::Applications, watch::WatchHub};
+use crate::{admission::Port, consensus::Consensus, replica::Applications, watch::WatchHub};
 
 /// Where the numbers come from; they are read when somebody asks.
 pub(crate) struct Sources {
     pub(crate) applications: Arc<Applications>,
     pub(crate) consensus: Consensus,
     pub(crate) watches: WatchHub,
+    pub(crate) ports: [Arc<Port>; 3],
+    /// Of the process; `None` where that cannot be told.
+    pub(crate) open_files: fn() -> Option<u64>,
     pub(crate) queue_depth: Box<dyn Fn() -> usize + Send + Sync>,
 }
 
@@ -42,6 +45,17 @@ impl Sources {
         page.plain("requests_remembered", "Ended requests that are remembered, so that a repeat is not granted again.", totals.ended);
         page.plain("watches", "Watches open on this replica.", self.watches.open_watches() as u64);
         page.plain("write_queue_depth", "Commands that wait to be proposed by this replica; filled on the raft leader only.", (self.queue_depth)() as u64);
+        page.head("connections", "Connections open on a port.");
+        for port in &self.ports {
+            page.line("connections", &[("port", port.rules.port)], &port.open().to_string());
+        }
+        page.head("connections_limit", "Connections that a port takes at a time.");
+        for port in &self.ports {
+            page.line("connections_limit", &[("port", port.rules.port)], &port.rules.connections.to_string());
+        }
+        if let Some(open) = (self.open_files)() {
+            page.plain("open_files", "File descriptors that this process has open.", open);
+        }
         if leads {
             page.head("peer_lag_entries", "Entries that a peer is not known to have; on the raft leader only.");
             for (id, peer) in &raft.peers {

@@ -9,7 +9,8 @@ use std::{
 
 use futures::{future::BoxFuture, stream::BoxStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
+
+use crate::admission::Seldom;
 
 /// A byte stream of any kind.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -32,13 +33,6 @@ impl Conn {
 impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Conn({})", self.peer)
-    }
-}
-
-impl Connected for Conn {
-    type ConnectInfo = String;
-    fn connect_info(&self) -> String {
-        self.peer.clone()
     }
 }
 
@@ -104,16 +98,18 @@ impl Connector for TcpConnector {
 
 /// Accepts for ever; survives running out of file descriptors.
 pub fn accept(listener: tokio::net::TcpListener) -> Incoming {
-    Box::pin(futures::stream::unfold(listener, |listener| async move {
+    Box::pin(futures::stream::unfold((listener, Seldom::default()), |(listener, failures)| async move {
         let conn = match listener.accept().await {
             Ok((stream, peer)) => stream.set_nodelay(true).map(|()| Conn::new(stream, peer.to_string())),
             Err(error) => {
-                tracing::warn!(%error, "accept failed");
+                if let Some(times) = failures.now() {
+                    tracing::warn!(%error, times, addr = ?listener.local_addr(), "cannot accept connections");
+                }
                 // EMFILE stays readable: without a pause this would spin.
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                 Err(error)
             }
         };
-        Some((conn, listener))
+        Some((conn, (listener, failures)))
     }))
 }

@@ -11,9 +11,11 @@ use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    admission::{Port, Shares},
     clock::Clock,
     config::Config,
     consensus::{self, Consensus},
+    descriptors::Descriptors,
     disk::{SharedDisk, offloaded},
     history::History,
     http,
@@ -49,6 +51,8 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// The only disk, but for history.
     pub disk: SharedDisk,
+    /// File descriptors: they bound how many connections the ports take.
+    pub descriptors: Descriptors,
     /// All the randomness there is: identities, session and request ids and jitter follow from it.
     pub seed: u64,
     /// Told of all that is applied.
@@ -60,10 +64,11 @@ pub struct Surroundings {
 /// # Errors
 /// The data directory cannot be used, the replica may not take part in its cluster, or its storage failed while it ran.
 pub async fn run(config: Config, surroundings: Surroundings, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let Surroundings { listeners, connector, clock, disk, seed, observer } = surroundings;
+    let Surroundings { listeners, connector, clock, disk, descriptors, seed, observer } = surroundings;
     let mut rng = StdRng::seed_from_u64(seed);
     let [fresh_replica_id, fresh_cluster_id] = [uuid(&mut rng), uuid(&mut rng)];
     tracing::info!(node = config.node_id, version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir.display(), "starting");
+    let ports = Ports::share_out(&config, descriptors)?;
 
     // From the disk: who this is, what it knew, what it had promised.
     let directory = Directory::open(&config, &disk, fresh_replica_id).await?;
@@ -120,18 +125,20 @@ pub async fn run(config: Config, surroundings: Surroundings, shutdown: impl Futu
 
     // The ports.
     let peer_service = PeerService::new(identity.clone(), consensus.clone(), proposer.clone(), members.clone(), config.advertise.clone());
-    let peer_port = inner.spawn(peer::serve(listeners.peer, peer_service, closing.clone().cancelled_owned()));
+    let peer_port = inner.spawn(peer::serve(listeners.peer, Arc::clone(&ports.peer), peer_service, closing.clone().cancelled_owned()));
     let sources = metrics::Sources {
         applications: Arc::clone(&applications),
         consensus: consensus.clone(),
         watches: watches.clone(),
+        ports: [&ports.client, &ports.peer, &ports.http].map(Arc::clone),
+        open_files: descriptors.open,
         queue_depth: Box::new({
             let proposer = proposer.clone();
             move || proposer.queued()
         }),
     };
     let pages = http::Pages { readiness: readiness.clone(), metrics: Box::new(move |ready| sources.text(ready)) };
-    inner.spawn(http::serve(listeners.http, pages, closing.clone()));
+    inner.spawn(http::serve(listeners.http, Arc::clone(&ports.http), pages, closing.clone()));
     if let Some(server_identity) = ServerIdentity::of(&config, &identity) {
         let (router, leadership, stopping) = (router.clone(), consensus.leadership(), stopping.clone());
         outer.spawn(server_identity.publish(router, leadership, StdRng::from_rng(&mut rng), stopping));
@@ -153,7 +160,7 @@ pub async fn run(config: Config, surroundings: Surroundings, shutdown: impl Futu
         seed: rng.random(),
         stopping: stopping.clone(),
     };
-    let client_port = outer.spawn(service::serve_clients(listeners.client, Arc::new(parts), stopping.clone().cancelled_owned()));
+    let client_port = outer.spawn(service::serve_clients(listeners.client, ports.client, Arc::new(parts), stopping.clone().cancelled_owned()));
 
     // Part of a cluster, recovered, and then ready whenever there is a raft leader.
     let taking_part = async {
@@ -192,6 +199,27 @@ pub async fn run(config: Config, surroundings: Surroundings, shutdown: impl Futu
     }
     tracing::info!(node = config.node_id, "stopped");
     outcome
+}
+
+/// Who is let in where.
+struct Ports {
+    client: Arc<Port>,
+    peer: Arc<Port>,
+    http: Arc<Port>,
+}
+
+impl Ports {
+    fn share_out(config: &Config, descriptors: Descriptors) -> anyhow::Result<Self> {
+        let shares = Shares::of(descriptors.limit)?;
+        let ports = Self {
+            client: Port::new(service::rules(shares.clients, config.limits.connections_per_source)),
+            peer: Port::new(peer::rules(shares.peers)),
+            http: Port::new(http::rules(shares.http)),
+        };
+        let (clients, per_source) = (ports.client.rules.connections, ports.client.rules.per_source);
+        tracing::info!(descriptors = descriptors.limit, clients, per_source, peers = shares.peers, http = shares.http, "connections taken at a time");
+        Ok(ports)
+    }
 }
 
 /// What a data directory holds, read and verified.

@@ -8,6 +8,7 @@ use tenure_server::{
     Surroundings,
     clock::SystemClock,
     config::{Addresses, Settings},
+    descriptors::Descriptors,
     disk::SystemDisk,
     net::{Listeners, TcpConnector, accept},
 };
@@ -27,7 +28,7 @@ pub(crate) fn run(args: &Serve) -> anyhow::Result<()> {
     let sockets = Sockets::bind(&listen, |key| format!("listen.{key} in {}", args.config.display()))?;
     let seed = seed()?;
     runtime()?.block_on(async {
-        let surroundings = sockets.surroundings(seed)?;
+        let surroundings = sockets.surroundings(seed, Descriptors::raised())?;
         let stop = stop_signal()?;
         tenure_server::run(config, surroundings, stop).await
     })
@@ -89,13 +90,13 @@ impl Sockets {
     }
 
     /// These sockets, and the machine's for all the rest. Within a runtime.
-    pub(crate) fn surroundings(self, seed: u64) -> anyhow::Result<Surroundings> {
+    pub(crate) fn surroundings(self, seed: u64, descriptors: Descriptors) -> anyhow::Result<Surroundings> {
         let listeners = Listeners {
             client: accept(TcpListener::from_std(self.client)?),
             peer: accept(TcpListener::from_std(self.peer)?),
             http: accept(TcpListener::from_std(self.http)?),
         };
         let (clock, disk) = (SystemClock::shared(), SystemDisk::shared());
-        Ok(Surroundings { listeners, connector: Arc::new(TcpConnector), clock, disk, seed, observer: None })
+        Ok(Surroundings { listeners, connector: Arc::new(TcpConnector), clock, disk, descriptors, seed, observer: None })
     }
 }

@@ -104,6 +104,7 @@ struct LimitsSection {
     queue: Option<Spanned<u64>>,
     leases_per_namespace: Option<Spanned<u64>>,
     waiters_per_lease: Option<Spanned<u64>>,
+    connections_per_source: Option<Spanned<u64>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -301,12 +302,16 @@ fn limits(source: &Source<'_>, section: &LimitsSection) -> Result<ServiceLimits,
     };
     let queue = number("limits.queue", section.queue.as_ref(), default.queue as u64, 16..=1_000_000)?;
     let waiters = number("limits.waiters_per_lease", section.waiters_per_lease.as_ref(), default.waiters_per_lease.into(), 1..=10_000)?;
+    if let Some(most) = &section.connections_per_source {
+        source.within("limits.connections_per_source", most, 1..=1_000_000)?;
+    }
     Ok(ServiceLimits {
         min_duration,
         max_duration,
         queue: usize::try_from(queue).expect("at most a million"),
         leases_per_namespace: number("limits.leases_per_namespace", section.leases_per_namespace.as_ref(), default.leases_per_namespace, 1..=1 << 40)?,
         waiters_per_lease: u32::try_from(waiters).expect("at most ten thousand"),
+        connections_per_source: section.connections_per_source.as_ref().map(|most| usize::try_from(*most.get_ref()).expect("at most a million")),
         watch_queue: default.watch_queue,
     })
 }

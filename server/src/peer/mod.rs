@@ -2,7 +2,6 @@
 
 mod check;
 mod service;
-mod severable;
 
 use std::{str::FromStr as _, time::Duration};
 
@@ -15,7 +14,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-pub(crate) use service::{PeerService, serve};
+pub(crate) use service::{PeerService, rules, serve};
 
 use crate::{consensus::Node, identity::Identity, net::SharedConnector};
 

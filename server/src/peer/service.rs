@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, future::BoxFuture, stream::BoxStream};
+use futures::{future::BoxFuture, stream::BoxStream};
 use tenure_proto::peer::v1::{
     AppendRequest, AppendResponse, ChangeMembersRequest, ChangeMembersResponse, ForwardRequest, ForwardResponse, HelloRequest, HelloResponse, ReadIndexRequest,
     ReadIndexResponse, SnapshotChunk, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
@@ -23,9 +23,9 @@ use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 use super::{
     KEEP_ALIVE, MAX_MESSAGE,
     check::{self, Asks},
-    severable::Severable,
 };
 use crate::{
+    admission::{Busy, CallsLayer, HTTP2_PREFACE_BYTES, Port, Rules},
     config::Addresses,
     consensus::{Consensus, ProposeError},
     identity::Identity,
@@ -41,8 +41,27 @@ const MAX_HEADERS: u32 = 16 << 10;
 const MAX_PENDING_RESETS: usize = 4096;
 const MAX_LOCAL_RESETS: usize = 1024;
 
+/// For the first bytes of HTTP/2, which a peer sends as soon as it is connected.
+const PREFACE_WITHIN: Duration = Duration::from_secs(5);
+/// For a peer to take something of what is written to it. Keep-alive says so earlier, unless it cannot be written either.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+
 /// How long calls under way may take to end when the replica goes.
 const GOODBYE: Duration = Duration::from_millis(100);
+
+/// What holds for connections to the peer port. Replicas may share an address, so one source may have half of them.
+pub(crate) fn rules(connections: usize) -> Rules {
+    Rules {
+        port: "peer",
+        connections,
+        per_source: connections.div_ceil(2),
+        first_bytes: (HTTP2_PREFACE_BYTES, PREFACE_WITHIN),
+        write_within: WRITE_WITHIN,
+        // A connection for votes has no call for months; it goes only when another needs its place.
+        idle: None,
+        busy: Busy::WithCalls,
+    }
+}
 
 /// The peer port's service.
 #[derive(Clone)]
@@ -91,14 +110,10 @@ impl PeerService {
 
 /// Serves the peer port until `shutdown`: then what is under way may end within [`GOODBYE`], and every connection is cut. Append streams
 /// never end by themselves, and a connection that outlived its replica would look like a live peer.
-pub(crate) async fn serve(incoming: Incoming, service: PeerService, shutdown: impl Future<Output = ()> + Send) -> Result<(), tonic::transport::Error> {
+pub(crate) async fn serve(incoming: Incoming, port: Arc<Port>, service: PeerService, shutdown: impl Future<Output = ()> + Send) -> Result<(), tonic::transport::Error> {
     let service = PeerServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
-    let (leaving, cut) = (CancellationToken::new(), CancellationToken::new());
-    let _cut_in_any_case = cut.clone().drop_guard();
-    let severable = {
-        let cut = cut.clone();
-        incoming.map(move |conn| conn.map(|conn| Severable::wrap(conn, &cut)))
-    };
+    let leaving = CancellationToken::new();
+    let cut = EndsAll(Arc::clone(&port));
     let server = tonic::transport::Server::builder()
         // tonic switches hyper's own bounds off unless they are set here.
         .max_concurrent_streams(MAX_STREAMS)
@@ -109,8 +124,9 @@ pub(crate) async fn serve(incoming: Incoming, service: PeerService, shutdown: im
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
+        .layer(CallsLayer)
         .add_service(service)
-        .serve_with_incoming_shutdown(severable, leaving.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(port.guard(incoming), leaving.clone().cancelled_owned());
     let mut server = std::pin::pin!(server);
     tokio::select! {
         served = &mut server => return served,
@@ -119,8 +135,17 @@ pub(crate) async fn serve(incoming: Incoming, service: PeerService, shutdown: im
     if let Ok(served) = tokio::time::timeout(GOODBYE, &mut server).await {
         return served;
     }
-    cut.cancel();
+    drop(cut);
     server.await
+}
+
+/// Ends the connections of a port when it is dropped: the server's own tasks would keep them.
+struct EndsAll(Arc<Port>);
+
+impl Drop for EndsAll {
+    fn drop(&mut self) {
+        self.0.end_all();
+    }
 }
 
 fn refused(error: ProposeError) -> Status {

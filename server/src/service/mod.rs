@@ -33,7 +33,7 @@ use std::{
 use tenure_proto::peer::v1::{Command, Outcome};
 use tonic::{Status, metadata::MetadataMap};
 
-pub(crate) use transport::serve_clients;
+pub(crate) use transport::{rules, serve_clients};
 
 use crate::{
     clock::Clock, config::Config, consensus::Consensus, disk::SharedDisk, history::History, identity::Identity, members::Members, read::Reads,

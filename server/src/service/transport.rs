@@ -2,29 +2,17 @@
 //!
 //! tonic hands hyper `None` for guards that hyper has defaults for, so each is set here. Nothing that one connection sends may disturb another.
 
-use std::{
-    future::Future,
-    io,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use futures::{Stream, StreamExt, future};
+use futures::future;
 use tenure_proto::v1::{self, cluster_service_server::ClusterServiceServer, lease_service_server::LeaseServiceServer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Sleep,
-};
-use tonic::{
-    service::Routes,
-    transport::{Server, server::Connected},
-};
+use tonic::{service::Routes, transport::Server};
 
 use super::{Parts, Service, cluster::Cluster, health, lease::Leases};
-use crate::net::{Conn, Incoming};
+use crate::{
+    admission::{Busy, CallsLayer, HTTP2_PREFACE_BYTES, Port, Rules},
+    net::Incoming,
+};
 
 /// Of a request; longer ones are refused with OUT_OF_RANGE, and the connection lives on.
 const REQUEST_BYTES: usize = 1 << 20;
@@ -43,11 +31,26 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 const KEEPALIVE_WITHIN: Duration = Duration::from_secs(5);
 /// For the first bytes of HTTP/2: who connects and says nothing costs a descriptor only so long.
 const PREFACE_WITHIN: Duration = Duration::from_secs(10);
-const PREFACE_BYTES: usize = 24;
-/// At a time. More are closed at once, so that those that are open keep their leases.
-const CONNECTIONS: usize = 10_000;
+/// For a client to take something of what is written to it. Keep-alive says so earlier, unless it cannot be written either.
+const WRITE_WITHIN: Duration = Duration::from_secs(30);
+/// Without a call, keep-alives aside. A client that comes back connects again, which costs a round trip.
+const IDLE: Duration = Duration::from_secs(300);
 /// After the shutdown, for calls that are being answered.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+
+/// What holds for connections to the client port.
+pub(crate) fn rules(connections: usize, per_source: Option<usize>) -> Rules {
+    Rules {
+        port: "client",
+        connections,
+        // Many clients share an address (a container host, a NAT); one address has no right to all of the port.
+        per_source: per_source.unwrap_or(connections / 4).clamp(1, connections),
+        first_bytes: (HTTP2_PREFACE_BYTES, PREFACE_WITHIN),
+        write_within: WRITE_WITHIN,
+        idle: Some(IDLE),
+        busy: Busy::WithCalls,
+    }
+}
 
 /// The services of the client port, and the work that goes with them for as long as they are served.
 async fn client_router(parts: Arc<Parts>) -> (Routes, impl Future<Output = ()> + Send + 'static) {
@@ -76,7 +79,7 @@ async fn client_router(parts: Arc<Parts>) -> (Routes, impl Future<Output = ()> +
 
 /// Serves clients until `shutdown`, and then until what is being answered is, or a few seconds have passed. Cancel [`Parts::stopping`] first: streams
 /// do not end by themselves.
-pub(crate) async fn serve_clients(incoming: Incoming, parts: Arc<Parts>, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
+pub(crate) async fn serve_clients(incoming: Incoming, port: Arc<Port>, parts: Arc<Parts>, shutdown: impl Future<Output = ()> + Send) -> anyhow::Result<()> {
     let (routes, work) = client_router(parts).await;
     let going_down = tokio_util::sync::CancellationToken::new();
     let served = Server::builder()
@@ -88,8 +91,9 @@ pub(crate) async fn serve_clients(incoming: Incoming, parts: Arc<Parts>, shutdow
         .http2_keepalive_timeout(Some(KEEPALIVE_WITHIN))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .layer(CallsLayer)
         .add_routes(routes)
-        .serve_with_incoming_shutdown(guarded(incoming, CONNECTIONS), going_down.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(port.guard(incoming), going_down.clone().cancelled_owned());
     let deadline = async {
         shutdown.await;
         going_down.cancel();
@@ -102,106 +106,4 @@ pub(crate) async fn serve_clients(incoming: Incoming, parts: Arc<Parts>, shutdow
         () = work => unreachable!("forgets for ever"),
     }
     Ok(())
-}
-
-/// Connections as they come, only so many, each with a deadline for its first bytes.
-fn guarded(incoming: Incoming, limit: usize) -> impl Stream<Item = io::Result<Guarded>> + Send + Unpin {
-    let slots = Arc::new(Semaphore::new(limit));
-    incoming.filter_map(move |conn| {
-        let slot = slots.clone().try_acquire_owned();
-        future::ready(match (conn, slot) {
-            (Ok(conn), Ok(slot)) => Some(Ok(Guarded { conn, _slot: slot, expected: Some((PREFACE_BYTES, Box::pin(tokio::time::sleep(PREFACE_WITHIN)))) })),
-            (Ok(conn), Err(_)) => {
-                tracing::warn!(?conn, limit, "closed: as many connections as there may be");
-                None
-            }
-            (Err(error), _) => Some(Err(error)),
-        })
-    })
-}
-
-/// A connection that must speak up, and that counts.
-struct Guarded {
-    conn: Conn,
-    _slot: OwnedSemaphorePermit,
-    /// Bytes to come before the deadline; `None`: they came.
-    expected: Option<(usize, Pin<Box<Sleep>>)>,
-}
-
-impl Connected for Guarded {
-    type ConnectInfo = <Conn as Connected>::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.conn.connect_info()
-    }
-}
-
-impl AsyncRead for Guarded {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.conn).poll_read(cx, buf);
-        let read = buf.filled().len() - before;
-        if let Some((missing, deadline)) = &mut self.expected {
-            *missing = missing.saturating_sub(read);
-            if *missing == 0 {
-                self.expected = None;
-            } else if polled.is_pending() && deadline.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no HTTP/2 within the time for it")));
-            }
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Guarded {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.conn).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.conn).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.conn).poll_shutdown(cx)
-    }
-    /// It could, but then h2 writes each answer of 256 bytes or more by itself, and what follows it, be it only the trailers, in another write. So
-    /// it copies what is below 1 KiB, and writes once for all that is ready.
-    fn is_write_vectored(&self) -> bool {
-        false
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    fn connections(n: usize) -> (Vec<tokio::io::DuplexStream>, Incoming) {
-        let (near, far): (Vec<_>, Vec<_>) = (0..n).map(|_| tokio::io::duplex(64)).unzip();
-        let incoming = futures::stream::iter(far.into_iter().map(|io| Ok(Conn::new(io, "test"))));
-        (near, Box::pin(incoming))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn silent_connection_is_closed_and_one_that_speaks_is_not() {
-        let (mut near, incoming) = connections(2);
-        let mut guarded: Vec<Guarded> = guarded(incoming, 2).map(|conn| conn.expect("accepted")).collect().await;
-        near[1].write_all(&[b'P'; PREFACE_BYTES]).await.unwrap();
-        let mut speaking = guarded.pop().unwrap();
-        speaking.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
-        let silent = guarded[0].read(&mut [0; 8]).await;
-        assert_eq!(silent.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        let quiet = tokio::time::timeout(PREFACE_WITHIN * 3, speaking.read(&mut [0; 8])).await;
-        assert!(quiet.is_err(), "after its first bytes only the keep-alive judges it");
-    }
-
-    #[tokio::test]
-    async fn connections_beyond_the_limit_are_closed_until_one_ends() {
-        let (mut near, incoming) = connections(3);
-        let mut guarded = guarded(incoming, 1);
-        let first = guarded.next().await.unwrap().unwrap();
-        drop(first);
-        let _second = guarded.next().await.unwrap().unwrap();
-        assert!(guarded.next().await.is_none(), "the third found no room");
-        assert_eq!(near[2].read(&mut [0; 1]).await.unwrap(), 0);
-    }
 }

@@ -102,6 +102,7 @@ impl Machine {
             connector: Arc::new(Dialer { node: self.name.clone(), trace: Arc::clone(&self.world.trace) }),
             clock: Arc::new(self.clock.clone()),
             disk: Arc::new(self.disk.clone()),
+            descriptors: tenure_server::descriptors::Descriptors::boundless(),
             seed: self.world.plan.derived(&format!("{} boot {boot}", self.name)),
             observer: Some(Arc::new(observer)),
         };

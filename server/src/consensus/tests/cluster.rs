@@ -215,7 +215,7 @@ impl Replica {
         let incoming = net::accept(TcpListener::from_std(listener)?);
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(async move {
-            let served = peer::serve(incoming, service, async move { drop(stopped.await) }).await;
+            let served = peer::serve(incoming, crate::admission::Port::new(peer::rules(64)), service, async move { drop(stopped.await) }).await;
             served.expect("the peer port is served");
         });
         self.running = Some(Running { consensus, identity, peers, tape, stop, server });

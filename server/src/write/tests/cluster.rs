@@ -99,7 +99,7 @@ impl Replica {
 
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
         let stop = stopping.clone();
-        tasks.spawn(async move { peer::serve(incoming, service, stop.cancelled_owned()).await.unwrap() });
+        tasks.spawn(async move { peer::serve(incoming, crate::admission::Port::new(peer::rules(64)), service, stop.cancelled_owned()).await.unwrap() });
         let (it, stop) = (proposer.clone(), stopping.clone());
         tasks.spawn(async move { it.run(stop).await });
         let (it, stop) = (router.clone(), stopping.clone());

@@ -36,6 +36,7 @@ pub(super) const TARGET: Target = Target {
         "queue",
         "leases_per_namespace",
         "waiters_per_lease",
+        "connections_per_source",
         "log_bytes",
         "true",
         "false",
