@@ -4,8 +4,12 @@
 //! been idle longest, of the source that has most of them; only when nothing is idle is the newcomer closed. So neither a crowd that connects and does
 //! nothing nor one host with many connections keeps others out, and what is being answered is never disturbed.
 //!
+//! Requests are bounded as well ([`CallsLayer`]): the length of a message, the time it may take to arrive, and the bytes of unfinished ones, of a
+//! connection, a source and the port.
+//!
 //! An [`Admitted`] connection ends by itself when its first bytes, or the reader at its other end, take too long, or when it has been idle for long.
 
+mod body;
 mod calls;
 mod connection;
 mod port;
@@ -17,6 +21,7 @@ mod tests;
 
 use std::time::Duration;
 
+pub(crate) use body::BodyRule;
 pub(crate) use calls::CallsLayer;
 pub(crate) use connection::Admitted;
 pub(crate) use port::{Caller, Port};
@@ -40,6 +45,19 @@ pub(crate) struct Rules {
     pub(crate) idle: Option<Duration>,
     /// What keeps a connection from being idle.
     pub(crate) busy: Busy,
+    /// For requests of which a part has arrived.
+    pub(crate) unfinished: Budget,
+}
+
+/// Bytes of request messages that have not arrived whole, at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// Of one connection.
+    pub(crate) connection: usize,
+    /// Of one source address.
+    pub(crate) source: usize,
+    /// Of the port.
+    pub(crate) port: usize,
 }
 
 /// What keeps a connection from being idle.

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admission::{Admitted, Busy, Port, Rules},
+    admission::{Admitted, Budget, Busy, Port, Rules},
     net::Incoming,
     readiness::Readiness,
 };
@@ -47,6 +47,8 @@ pub(crate) fn rules(connections: usize) -> Rules {
         write_within: WRITE_WITHIN,
         idle: None,
         busy: Busy::WithBytes,
+        // No page takes a body.
+        unfinished: Budget { connection: 0, source: 0, port: 0 },
     }
 }
 

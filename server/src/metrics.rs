@@ -53,6 +53,10 @@ impl Sources {
         for port in &self.ports {
             page.line("connections_limit", &[("port", port.rules.port)], &port.rules.connections.to_string());
         }
+        page.head("unfinished_request_bytes", "Bytes of requests of which only a part has arrived at a port.");
+        for port in &self.ports {
+            page.line("unfinished_request_bytes", &[("port", port.rules.port)], &port.unfinished().to_string());
+        }
         if let Some(open) = (self.open_files)() {
             page.plain("open_files", "File descriptors that this process has open.", open);
         }

@@ -1,4 +1,4 @@
-//! Calls under way keep their connection from being idle.
+//! What every call of a port passes through: it keeps its connection from being idle, its request is held to a rule, and its errors have reasons.
 
 use std::{
     convert::Infallible,
@@ -8,26 +8,34 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{Caller, port::CallUnderWay};
+use super::{BodyRule, Caller, body::Metered, port::CallUnderWay};
 
 /// For the services of a port that [`super::Port::guard`] guards.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct CallsLayer;
+pub(crate) struct CallsLayer {
+    /// What holds for the requests of a path.
+    pub(crate) rule: fn(&str) -> BodyRule,
+    /// What an error without a reason becomes; `None` where only peers hear it.
+    pub(crate) reasoned: Option<fn(Status) -> Status>,
+}
 
 /// See [`CallsLayer`].
 #[derive(Clone, Debug)]
-pub(crate) struct Calls<S>(S);
+pub(crate) struct Calls<S> {
+    inner: S,
+    layer: CallsLayer,
+}
 
 impl<S> Layer<S> for CallsLayer {
     type Service = Calls<S>;
 
     fn layer(&self, inner: S) -> Calls<S> {
-        Calls(inner)
+        Calls { inner, layer: *self }
     }
 }
 
@@ -41,19 +49,43 @@ where
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let call = request.extensions().get::<Caller>().map(Caller::begin_call);
-        let answering = self.0.call(request);
-        Box::pin(async move { Ok(answering.await?.map(|body| Body::new(Answer { body, _call: call }))) })
+        let CallsLayer { rule, reasoned } = self.layer;
+        let caller = request.extensions().get::<Caller>().cloned();
+        let call = caller.as_ref().map(Caller::begin_call);
+        let rule = rule(request.uri().path());
+        let answering = self.inner.call(request.map(|body| Body::new(Metered::new(body, rule, caller))));
+        Box::pin(async move {
+            let mut answer = answering.await?;
+            if let Some(reasoned) = reasoned {
+                give_reason(answer.headers_mut(), reasoned);
+            }
+            Ok(answer.map(|body| Body::new(Answer { body, reasoned, _call: call })))
+        })
+    }
+}
+
+/// Replaces an error that does not say its reason.
+fn give_reason(headers: &mut HeaderMap, reasoned: fn(Status) -> Status) {
+    if headers.contains_key(Status::GRPC_STATUS_DETAILS) {
+        return;
+    }
+    let Some(error) = Status::from_header_map(headers).filter(|status| status.code() != Code::Ok) else { return };
+    let given = reasoned(error).into_http::<()>();
+    for name in [Status::GRPC_STATUS, Status::GRPC_MESSAGE, Status::GRPC_STATUS_DETAILS] {
+        if let Some(value) = given.headers().get(&name) {
+            headers.insert(name, value.clone());
+        }
     }
 }
 
 /// An answer; the call is under way until all of it was taken, or given up.
 struct Answer {
     body: Body,
+    reasoned: Option<fn(Status) -> Status>,
     _call: Option<CallUnderWay>,
 }
 
@@ -62,7 +94,13 @@ impl http_body::Body for Answer {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let mut polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let (Poll::Ready(Some(Ok(frame))), Some(reasoned)) = (&mut polled, self.reasoned)
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            give_reason(trailers, reasoned);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

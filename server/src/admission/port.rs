@@ -23,16 +23,25 @@ pub(crate) struct Port {
     open: AtomicUsize,
     /// Numbers what happens, so that what was idle longest can be told without a clock.
     events: AtomicU64,
+    /// Bytes of unfinished requests.
+    unfinished: AtomicUsize,
     closed: Seldom,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    sources: BTreeMap<Source, BTreeMap<u64, Arc<Place>>>,
+    sources: BTreeMap<Source, OfSource>,
     taken: usize,
     next_id: u64,
     /// Nobody is let in any more.
     closing: bool,
+}
+
+/// What one source has.
+#[derive(Debug, Default)]
+struct OfSource {
+    places: BTreeMap<u64, Arc<Place>>,
+    unfinished: Arc<AtomicUsize>,
 }
 
 /// What is known of one connection.
@@ -43,6 +52,8 @@ pub(super) struct Place {
     pub(super) last_busy: AtomicU64,
     evicted: AtomicBool,
     waker: AtomicWaker,
+    unfinished: AtomicUsize,
+    unfinished_of_source: Arc<AtomicUsize>,
 }
 
 impl Place {
@@ -83,6 +94,36 @@ impl Caller {
         self.place.calls.fetch_add(1, Ordering::Relaxed);
         CallUnderWay(self.clone())
     }
+
+    /// Counts bytes of an unfinished request.
+    ///
+    /// # Errors
+    /// What has as many already, in words; nothing is counted then.
+    pub(super) fn take_bytes(&self, bytes: usize) -> Result<(), &'static str> {
+        let budget = self.port.rules.unfinished;
+        let most = [("connection", budget.connection), ("source address", budget.source), ("port", budget.port)];
+        for (at, (counter, (whose, most))) in self.counters().into_iter().zip(most).enumerate() {
+            if counter.fetch_add(bytes, Ordering::Relaxed) + bytes > most {
+                for counter in self.counters().into_iter().take(at + 1) {
+                    counter.fetch_sub(bytes, Ordering::Relaxed);
+                }
+                return Err(whose);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn give_bytes_back(&self, bytes: usize) {
+        if bytes > 0 {
+            for counter in self.counters() {
+                counter.fetch_sub(bytes, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn counters(&self) -> [&AtomicUsize; 3] {
+        [&self.place.unfinished, &self.place.unfinished_of_source, &self.port.unfinished]
+    }
 }
 
 impl Drop for CallUnderWay {
@@ -111,23 +152,23 @@ impl Drop for Pass {
 impl Table {
     fn remove(&mut self, source: &Source, id: u64) {
         let Some(of_source) = self.sources.get_mut(source) else { return };
-        if of_source.remove(&id).is_some() {
+        if of_source.places.remove(&id).is_some() {
             self.taken -= 1;
         }
-        if of_source.is_empty() {
+        if of_source.places.is_empty() {
             self.sources.remove(source);
         }
     }
 
     /// The connection of this source that has been idle longest.
     fn idle_of(&self, source: &Source, busy: Busy) -> Option<u64> {
-        let idle = self.sources.get(source)?.iter().filter(|(_, place)| busy == Busy::WithBytes || !place.has_calls());
+        let idle = self.sources.get(source)?.places.iter().filter(|(_, place)| busy == Busy::WithBytes || !place.has_calls());
         idle.min_by_key(|(id, place)| (place.last_busy.load(Ordering::Relaxed), **id)).map(|(id, _)| *id)
     }
 
     /// Whose place a newcomer takes: of the source that has most connections, of those that have an idle one.
     fn idlest(&self, busy: Busy) -> Option<(Source, u64)> {
-        let mut sources: Vec<(&Source, usize)> = self.sources.iter().map(|(source, places)| (source, places.len())).collect();
+        let mut sources: Vec<(&Source, usize)> = self.sources.iter().map(|(source, its)| (source, its.places.len())).collect();
         sources.sort_by_key(|(_, number)| std::cmp::Reverse(*number));
         sources.into_iter().find_map(|(source, _)| self.idle_of(source, busy).map(|id| (source.clone(), id)))
     }
@@ -145,7 +186,14 @@ pub(super) enum Verdict {
 
 impl Port {
     pub(crate) fn new(rules: Rules) -> Arc<Self> {
-        Arc::new(Self { rules, table: Mutex::default(), open: AtomicUsize::new(0), events: AtomicU64::new(1), closed: Seldom::default() })
+        Arc::new(Self {
+            rules,
+            table: Mutex::default(),
+            open: AtomicUsize::new(0),
+            events: AtomicU64::new(1),
+            unfinished: AtomicUsize::new(0),
+            closed: Seldom::default(),
+        })
     }
 
     /// Connections that are open.
@@ -153,11 +201,16 @@ impl Port {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Bytes of requests of which a part has arrived.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.unfinished.load(Ordering::Relaxed)
+    }
+
     /// Ends every connection, those that are still to come as well.
     pub(crate) fn end_all(&self) {
         let mut table = self.table.lock();
         table.closing = true;
-        table.sources.values().flat_map(BTreeMap::values).for_each(|place| place.evict());
+        table.sources.values().flat_map(|its| its.places.values()).for_each(|place| place.evict());
     }
 
     pub(super) fn is_busy(&self, place: &Place) {
@@ -170,7 +223,7 @@ impl Port {
         if table.closing {
             return Verdict::Closing;
         }
-        let of_source = table.sources.get(&source).map_or(0, BTreeMap::len);
+        let of_source = table.sources.get(&source).map_or(0, |its| its.places.len());
         let evicted = if of_source >= self.rules.per_source {
             table.idle_of(&source, self.rules.busy).map(|id| (source.clone(), id))
         } else if table.taken >= self.rules.connections {
@@ -179,19 +232,20 @@ impl Port {
             None
         };
         if let Some((source, id)) = &evicted {
-            if let Some(place) = table.sources.get(source).and_then(|places| places.get(id)) {
+            if let Some(place) = table.sources.get(source).and_then(|its| its.places.get(id)) {
                 place.evict();
             }
             table.remove(source, *id);
         } else if of_source >= self.rules.per_source || table.taken >= self.rules.connections {
             return Verdict::Full { source, of_source, in_all: table.taken };
         }
-        let place = Arc::<Place>::default();
-        self.is_busy(&place);
         let id = table.next_id;
         table.next_id += 1;
         table.taken += 1;
-        table.sources.entry(source.clone()).or_default().insert(id, Arc::clone(&place));
+        let its = table.sources.entry(source.clone()).or_default();
+        let place = Arc::new(Place { unfinished_of_source: Arc::clone(&its.unfinished), ..Place::default() });
+        self.is_busy(&place);
+        its.places.insert(id, Arc::clone(&place));
         self.open.fetch_add(1, Ordering::Relaxed);
         Verdict::In { pass: Pass { caller: Caller { port: Arc::clone(self), place }, source, id }, evicted: evicted.map(|(source, _)| source) }
     }

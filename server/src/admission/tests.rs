@@ -12,7 +12,16 @@ const WITHIN: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(300);
 
 fn rules(connections: usize, per_source: usize) -> Rules {
-    Rules { port: "test", connections, per_source, first_bytes: (4, WITHIN), write_within: WITHIN, idle: Some(IDLE), busy: Busy::WithCalls }
+    Rules {
+        port: "test",
+        connections,
+        per_source,
+        first_bytes: (4, WITHIN),
+        write_within: WITHIN,
+        idle: Some(IDLE),
+        busy: Busy::WithCalls,
+        unfinished: Budget { connection: 9, source: 9, port: 9 },
+    }
 }
 
 /// The client's end, and the port's if it was let in.

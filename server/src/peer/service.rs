@@ -25,7 +25,7 @@ use super::{
     check::{self, Asks},
 };
 use crate::{
-    admission::{Busy, CallsLayer, HTTP2_PREFACE_BYTES, Port, Rules},
+    admission::{BodyRule, Budget, Busy, CallsLayer, HTTP2_PREFACE_BYTES, Port, Rules},
     config::Addresses,
     consensus::{Consensus, ProposeError},
     identity::Identity,
@@ -60,7 +60,20 @@ pub(crate) fn rules(connections: usize) -> Rules {
         // A connection for votes has no call for months; it goes only when another needs its place.
         idle: None,
         busy: Busy::WithCalls,
+        unfinished: UNFINISHED,
     }
+}
+
+/// Bytes of requests of which a part has arrived: two of the largest. Raft sends a follower one large append at a time.
+const UNFINISHED: Budget = Budget { connection: 128 << 20, source: 128 << 20, port: 128 << 20 };
+/// For a message to arrive whole: the largest takes 18 s at 30 Mbit/s.
+const REQUEST_WITHIN: Duration = Duration::from_secs(20);
+/// The largest message of a call that carries neither entries nor snapshots nor commands.
+const MAX_SMALL_MESSAGE: usize = 64 << 10;
+
+fn body_rule(path: &str) -> BodyRule {
+    let stream = ["Append", "InstallSnapshot", "Forward"].iter().any(|call| path.strip_prefix("/tenure.peer.v1.PeerService/") == Some(call));
+    BodyRule { stream, most: if stream { MAX_MESSAGE } else { MAX_SMALL_MESSAGE }, within: REQUEST_WITHIN }
 }
 
 /// The peer port's service.
@@ -110,7 +123,12 @@ impl PeerService {
 
 /// Serves the peer port until `shutdown`: then what is under way may end within [`GOODBYE`], and every connection is cut. Append streams
 /// never end by themselves, and a connection that outlived its replica would look like a live peer.
-pub(crate) async fn serve(incoming: Incoming, port: Arc<Port>, service: PeerService, shutdown: impl Future<Output = ()> + Send) -> Result<(), tonic::transport::Error> {
+pub(crate) async fn serve(
+    incoming: Incoming,
+    port: Arc<Port>,
+    service: PeerService,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), tonic::transport::Error> {
     let service = PeerServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
     let leaving = CancellationToken::new();
     let cut = EndsAll(Arc::clone(&port));
@@ -124,7 +142,7 @@ pub(crate) async fn serve(incoming: Incoming, port: Arc<Port>, service: PeerServ
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
-        .layer(CallsLayer)
+        .layer(CallsLayer { rule: body_rule, reasoned: None })
         .add_service(service)
         .serve_with_incoming_shutdown(port.guard(incoming), leaving.clone().cancelled_owned());
     let mut server = std::pin::pin!(server);

@@ -43,8 +43,8 @@ const fn ms(ms: u64) -> Option<Duration> {
 }
 
 reasons! {
-    /// A field breaks its rule; BadRequest names each.
-    INVALID_REQUEST: InvalidArgument, retry None, "Correct the fields named in BadRequest.";
+    /// A field breaks its rule (BadRequest names each), or what was sent is no request of that call, or too long.
+    INVALID_REQUEST: InvalidArgument, retry None, "Correct the fields named in BadRequest, or else what the text says.";
     /// The same request id was used for this lease and holder with other parameters.
     REQUEST_ID_REUSED: InvalidArgument, retry None, "Use a new request_id for a new request; repeat the old one unchanged.";
     /// There is no such lease.
@@ -69,6 +69,10 @@ reasons! {
     OVERLOADED: ResourceExhausted, retry ms(100), "Not applied. Wait as RetryInfo says, doubling each time.";
     /// This replica has as many watches as it may.
     TOO_MANY_WATCHES: ResourceExhausted, retry ms(1_000), "Watch through another replica.";
+    /// Requests of which only a part has arrived hold as many bytes as they may.
+    TOO_MUCH_UNFINISHED: ResourceExhausted, retry ms(1_000), "Not applied. Send fewer large requests at a time; wait as RetryInfo says.";
+    /// The request did not arrive whole in time.
+    REQUEST_TOO_SLOW: ResourceExhausted, retry ms(1_000), "Not applied. Send the whole request at once; wait as RetryInfo says.";
     /// No raft leader was reached in time.
     NO_RAFT_LEADER: Unavailable, retry ms(200), "Not applied. Send the same again, to another replica first.";
     /// The replica has not applied in time what it was asked to show.
@@ -93,6 +97,10 @@ reasons! {
     MEMBER_NOT_FOUND: NotFound, retry None, "Ask for the cluster's status: it lists the members.";
     /// Nobody answers at the address of the replica to add.
     NEW_REPLICA_UNREACHABLE: Unavailable, retry ms(500), "Not applied. Start it there, then send the same again.";
+    /// There is no such call, or not in that encoding.
+    UNKNOWN_CALL: Unimplemented, retry None, "Correct the name of the call, or ask a newer replica.";
+    /// Health or reflection does not know that service.
+    UNKNOWN_SERVICE: NotFound, retry None, "Ask for a service that reflection lists.";
     /// The raft leader answered what this build does not understand.
     UNKNOWN_ANSWER: Internal, retry None, "Upgrade this replica.";
 }
@@ -135,6 +143,20 @@ pub(crate) fn invalid(violations: Vec<tonic_types::FieldViolation>) -> Status {
 fn named_once(violation: &tonic_types::FieldViolation) -> String {
     let tonic_types::FieldViolation { field, description, .. } = violation;
     if description.split(' ').next() == Some(field) { description.clone() } else { format!("{field}: {description}") }
+}
+
+/// Gives a reason to what tonic, health and reflection refuse without one: messages that cannot be decoded, unknown calls and services.
+pub(crate) fn reasoned(bare: Status) -> Status {
+    let reason = match bare.code() {
+        // tonic says INTERNAL of messages that it cannot decode, and OUT_OF_RANGE of those that are too long. No handler does without a reason.
+        Code::Internal | Code::InvalidArgument | Code::OutOfRange => INVALID_REQUEST,
+        Code::Unimplemented => UNKNOWN_CALL,
+        Code::NotFound => UNKNOWN_SERVICE,
+        Code::ResourceExhausted => OVERLOADED,
+        _ => OUTCOME_UNKNOWN,
+    };
+    let message = if bare.message().is_empty() { reason.advice } else { bare.message() };
+    reason.status(message)
 }
 
 pub(crate) fn shutting_down() -> Status {
@@ -287,6 +309,10 @@ mod tests {
             (refusal_status(Refusal::TooManyEnded { retry_ms: 20 }, "a/b"), TOO_MANY_ENDED),
             (refusal_status(Refusal::HeldByAnother { holder: "x".into(), token: 3, left_ms: 20 }, "a/b"), HELD_BY_ANOTHER),
             (refusal_status(Refusal::WaitedFor { waiters: 2 }, "a/b"), LEASE_IN_USE),
+            (reasoned(Status::internal("failed to decode Protobuf message")), INVALID_REQUEST),
+            (reasoned(Status::unimplemented("")), UNKNOWN_CALL),
+            (reasoned(Status::not_found("service not registered")), UNKNOWN_SERVICE),
+            (reasoned(Status::unknown("it broke")), OUTCOME_UNKNOWN),
             (hold_ended(&v1::Ended { token: 3, reason: v1::EndReason::Expired.into() }, "a/b"), HOLD_ENDED),
             (refused(peer::Refusal { kind: 99, ..peer::Refusal::default() }, "a/b"), UNKNOWN_ANSWER),
         ];

@@ -54,7 +54,8 @@ impl Replica {
         let listeners = Listeners { client: net::accept(client_port), peer: net::accept(peer_port), http: net::accept(http_port) };
         let (stop, stopped) = oneshot::channel::<()>();
         let (connector, clock, disk) = (std::sync::Arc::new(TcpConnector), SystemClock::shared(), SystemDisk::shared());
-        let surroundings = crate::Surroundings { listeners, connector, clock, disk, descriptors: crate::descriptors::Descriptors::boundless(), seed: 42, observer: None };
+        let surroundings =
+            crate::Surroundings { listeners, connector, clock, disk, descriptors: crate::descriptors::Descriptors::boundless(), seed: 42, observer: None };
         let running = tokio::spawn(crate::run(config, surroundings, async move { drop(stopped.await) }));
         let channel = Channel::from_shared(format!("http://{client}")).expect("an address").connect().await.expect("it listens");
         let leases = LeaseServiceClient::new(channel.clone());
@@ -372,6 +373,43 @@ async fn pages_show_the_revision_of_the_first() {
     .await;
 }
 
+/// Sends what is no request of this call: its first field has another type in all of them.
+async fn wrong_request(addr: &str, path: &'static str) -> Status {
+    let channel = Channel::from_shared(format!("http://{addr}")).expect("an address").connect().await.expect("it listens");
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.expect("ready");
+    let codec = tonic_prost::ProstCodec::<prost_types::Timestamp, prost_types::Timestamp>::default();
+    let message = futures::stream::iter([prost_types::Timestamp { seconds: 5, nanos: 0 }]);
+    let answer = grpc.streaming(Request::new(message), http::uri::PathAndQuery::from_static(path), codec).await;
+    match answer {
+        Err(status) => status,
+        Ok(answer) => answer.into_inner().message().await.expect_err("no answer"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_refused_with_a_reason() {
+    within(async {
+        let replica = Replica::start().await;
+        for (path, expected) in [
+            ("/tenure.v1.LeaseService/Get", (Code::InvalidArgument, "INVALID_REQUEST")),
+            ("/tenure.v1.LeaseService/Watch", (Code::InvalidArgument, "INVALID_REQUEST")),
+            ("/tenure.v1.LeaseService/Renew", (Code::InvalidArgument, "INVALID_REQUEST")),
+            ("/tenure.v1.LeaseService/Nothing", (Code::Unimplemented, "UNKNOWN_CALL")),
+            ("/nobody.v1.Nothing/Get", (Code::Unimplemented, "UNKNOWN_CALL")),
+        ] {
+            let error = wrong_request(&replica.addr, path).await;
+            assert_eq!((error.code(), reason(&error).as_str()), expected, "{path}: {error}");
+            assert!(!error.message().is_empty(), "{path}");
+        }
+        let channel = Channel::from_shared(format!("http://{}", replica.addr)).expect("an address").connect().await.expect("it listens");
+        let error = HealthClient::new(channel).check(HealthCheckRequest { service: "nobody".into() }).await.expect_err("unknown");
+        assert_eq!((error.code(), reason(&error).as_str()), (Code::NotFound, "UNKNOWN_SERVICE"));
+        replica.stop().await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn bad_input_hurts_nobody_else() {
     within(async {
@@ -383,7 +421,7 @@ async fn bad_input_hurts_nobody_else() {
         http1.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         let large = v1::AcquireRequest { annotations: [("a".to_owned(), "x".repeat(2 << 20))].into(), ..request("big", "a", 0) };
         let error = replica.acquire(large).await.map(drop).unwrap_err();
-        assert_eq!(error.code(), Code::OutOfRange);
+        assert_eq!((error.code(), reason(&error)), (Code::InvalidArgument, "INVALID_REQUEST".into()));
         assert!(error.message().contains(&(1 << 20).to_string()), "{}", error.message());
         let unknown = replica
             .leases

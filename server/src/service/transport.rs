@@ -10,11 +10,11 @@ use tonic::{service::Routes, transport::Server};
 
 use super::{Parts, Service, cluster::Cluster, health, lease::Leases};
 use crate::{
-    admission::{Busy, CallsLayer, HTTP2_PREFACE_BYTES, Port, Rules},
+    admission::{BodyRule, Budget, Busy, CallsLayer, HTTP2_PREFACE_BYTES, Port, Rules},
     net::Incoming,
 };
 
-/// Of a request; longer ones are refused with OUT_OF_RANGE, and the connection lives on.
+/// Of a request; longer ones are refused with `INVALID_REQUEST`, and the connection lives on.
 const REQUEST_BYTES: usize = 1 << 20;
 /// Of an answer; pages and batches end well before.
 const ANSWER_BYTES: usize = 8 << 20;
@@ -49,7 +49,24 @@ pub(crate) fn rules(connections: usize, per_source: Option<usize>) -> Rules {
         write_within: WRITE_WITHIN,
         idle: Some(IDLE),
         busy: Busy::WithCalls,
+        unfinished: UNFINISHED,
     }
+}
+
+/// Bytes of requests of which a part has arrived: 32 of the largest on one connection, twice that from one address, and a source alone cannot fill
+/// the port. Small requests come whole, and are not counted.
+const UNFINISHED: Budget = Budget { connection: 32 << 20, source: 64 << 20, port: 128 << 20 };
+/// For a request to arrive whole; in a stream, for each of its messages.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+/// Calls whose requests are streams.
+const STREAMED: [&str; 3] = [
+    "/tenure.v1.LeaseService/Renew",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+fn body_rule(path: &str) -> BodyRule {
+    BodyRule { stream: STREAMED.contains(&path), most: REQUEST_BYTES, within: REQUEST_WITHIN }
 }
 
 /// The services of the client port, and the work that goes with them for as long as they are served.
@@ -91,7 +108,7 @@ pub(crate) async fn serve_clients(incoming: Incoming, port: Arc<Port>, parts: Ar
         .http2_keepalive_timeout(Some(KEEPALIVE_WITHIN))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .layer(CallsLayer)
+        .layer(CallsLayer { rule: body_rule, reasoned: Some(super::status::reasoned) })
         .add_routes(routes)
         .serve_with_incoming_shutdown(port.guard(incoming), going_down.clone().cancelled_owned());
     let deadline = async {
@@ -106,4 +123,28 @@ pub(crate) async fn serve_clients(incoming: Incoming, port: Arc<Port>, parts: Ar
         () = work => unreachable!("forgets for ever"),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn calls_whose_requests_are_streams_are_those_of_the_descriptors() {
+        for set in [
+            v1::FILE_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ] {
+            for file in prost_types::FileDescriptorSet::decode(set).expect("ours").file {
+                for (service, method) in file.service.iter().flat_map(|service| service.method.iter().map(move |method| (service, method))) {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    assert_eq!(body_rule(&path).stream, method.client_streaming(), "{path}");
+                }
+            }
+        }
+    }
 }
