@@ -87,6 +87,9 @@ impl Consensus {
         let vote = wire::vote_from(head.vote).map_err(bad)?;
         let meta = wire::snapshot_meta_from(head.meta.unwrap_or_default()).map_err(bad)?;
         self.could_be(&vote, &meta)?;
+        if head.size > MAX_SNAPSHOT {
+            return Err(Status::invalid_argument(format!("a snapshot of {} bytes was announced; at most {MAX_SNAPSHOT} are received", head.size)));
+        }
 
         // A raft leader sends one; a second comes from the next raft leader, after the first has gone.
         let _one_at_a_time = self.inner.receiving.lock().await;
@@ -129,6 +132,10 @@ impl Consensus {
         Ok(())
     }
 }
+
+/// Of a snapshot that is received. A million leases with names of usual length are 0.1 to 0.4 GiB of it, and one Raft group is for twenty million at
+/// the most (docs/performance.md), so no table comes near; who announces more would only fill the disk.
+const MAX_SNAPSHOT: u64 = 16 << 30;
 
 /// Writes what comes to a file, and fsyncs it.
 pub(super) async fn store<S>(disk: &SharedDisk, path: &Path, mut data: Bytes, mut chunks: S, size: u64) -> Result<(), Status>

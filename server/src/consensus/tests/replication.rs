@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use openraft::async_runtime::WatchReceiver as _;
 
 use super::cluster::{Cluster, PATIENCE, Replica, Silence, seen};
@@ -371,6 +372,9 @@ async fn forged_messages_are_refused_and_harm_nothing() {
         let chunk = SnapshotChunk { head, data: "abc".into() };
         client.install_snapshot(futures::stream::iter([chunk])).await.expect_err("no snapshot");
     }
+    let endless = SnapshotChunk { head: Some(SnapshotHead { size: 1 << 63, ..head(1, 1_000_000) }), data: "abc".into() };
+    let refused = client.install_snapshot(futures::stream::iter([endless]).chain(futures::stream::pending())).await.expect_err("too large for any disk");
+    assert!(refused.message().contains(&(1_u64 << 63).to_string()), "{refused}");
     write_all(&cluster, &entries(5, 10)).await;
     cluster.agree_on(&entries(0, 10)).await;
     cluster.stop().await;
