@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     args::Dev,
-    probe,
+    private, probe,
     serve::{Sockets, host_name, runtime, seed, stop_signal},
 };
 
@@ -26,6 +26,8 @@ pub(crate) fn run(args: &Dev) -> anyhow::Result<()> {
         let addresses = addresses(args.base_port, k);
         sockets.push((k, Sockets::bind(&addresses, |_| format!("from --base-port {}; is another `tenured dev` running?", args.base_port))?));
     }
+    // Theirs are in it.
+    private::warn_if_wider(&args.data_dir);
     let descriptors = Descriptors::raised().shared_by(REPLICAS.into());
     let (stop, stopping) = watch::channel(false);
     let (ended, mut endings) = mpsc::unbounded_channel();

@@ -2,6 +2,7 @@
 
 mod args;
 mod dev;
+mod private;
 mod probe;
 mod serve;
 
@@ -18,6 +19,7 @@ pub(crate) fn main() -> ExitCode {
     let args = Args::parse();
     // The allocator's sparse segments would be backed by 2 MiB pages: 40 MB of an idle replica. Where the kernel has none, nothing is lost.
     let _ = rustix::thread::disable_transparent_huge_pages(true);
+    private::whatever_is_created();
     let result = match args.command {
         Command::Dev(dev) => dev::run(&dev),
         Command::Serve(serve) => serve::run(&serve),

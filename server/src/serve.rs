@@ -14,7 +14,7 @@ use tenure_server::{
 };
 use tokio::net::TcpListener;
 
-use super::args::Serve;
+use super::{args::Serve, private};
 
 pub(crate) fn run(args: &Serve) -> anyhow::Result<()> {
     let Settings { mut config, listen, log } = Settings::load(&args.config)?;
@@ -22,6 +22,7 @@ pub(crate) fn run(args: &Serve) -> anyhow::Result<()> {
     if let Some(data_dir) = &args.data_dir {
         config.data_dir.clone_from(data_dir);
     }
+    private::warn_if_wider(&config.data_dir);
     if config.host_name.is_empty() {
         config.host_name = host_name();
     }

@@ -1,6 +1,12 @@
-//! `tenured check`: says what a directory holds, finds damage, and changes nothing.
+//! Data directories: what `tenured check` says that one holds, and who may look into it.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, ensure};
 use tenure_tests::{Cluster, Settings, api, binaries};
@@ -10,21 +16,24 @@ fn check(dir: &Path) -> anyhow::Result<(Option<i32>, String)> {
     Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Every file's bytes, by path.
-fn content(dir: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
-    let mut files = BTreeMap::new();
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                files.insert(path.display().to_string(), fs::read(&path)?);
+/// The directory, and every directory and file below it.
+fn tree(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut paths = vec![dir.to_owned()];
+    let mut at = 0;
+    while let Some(path) = paths.get(at).cloned() {
+        if path.is_dir() {
+            for entry in fs::read_dir(path)? {
+                paths.push(entry?.path());
             }
         }
+        at += 1;
     }
-    Ok(files)
+    Ok(paths)
+}
+
+/// Every file's bytes, by path.
+fn content(dir: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+    tree(dir)?.into_iter().filter(|path| path.is_file()).map(|path| Ok((path.display().to_string(), fs::read(&path)?))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -60,5 +69,51 @@ async fn check_reads_everything_finds_damage_and_changes_nothing() -> anyhow::Re
     ensure!(code == Some(1) && said.contains("identity.json"), "{said}");
     let (code, said) = check(&dir.join("nowhere"))?;
     ensure!(code == Some(1) && said.contains("nowhere"), "{said}");
+    cluster.passed()
+}
+
+/// Fails unless others than the owner have no right to anything in it.
+fn private(dir: &Path) -> anyhow::Result<()> {
+    for path in tree(dir)? {
+        // Log files and snapshots come and go while it runs.
+        let Ok(found) = fs::metadata(&path) else { continue };
+        let (mode, wanted) = (found.permissions().mode() & 0o7777, if found.is_dir() { 0o700 } else { 0o600 });
+        ensure!(mode == wanted, "{} is {mode:04o}", path.display());
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_writes_is_its_owners_alone_and_a_wider_directory_is_said_at_the_start() -> anyhow::Result<()> {
+    let mut cluster = Cluster::prepare("private", Settings { replicas: 1, snapshot_log_bytes: "64KiB", ..Settings::default() })?;
+    let dir = cluster.replica(1)?.data_dir.clone();
+    // Started by somebody who shares all that he makes.
+    cluster.replica(1)?.wrapper = ["sh", "-c", "umask 0; exec \"$@\"", "sh"].map(Into::into).into();
+    cluster.start_all().await?;
+    let (api, lease) = (cluster.api(), "default");
+    for at in 0.. {
+        let granted = api.grant(api::acquire(lease, "lease", &format!("holder-{at}"), 5000)).await?;
+        api.release(lease, "lease", granted.token).await?;
+        // Several files of the log, snapshots, and whatever was written aside before.
+        let snapshots = tree(&dir)?.iter().filter(|path| path.extension().is_some_and(|extension| extension == "snap")).count();
+        if snapshots > 1 {
+            break;
+        }
+        ensure!(at < 5000, "there is no second snapshot");
+    }
+    let paths = tree(&dir)?;
+    for part in ["LOCK", "identity.json", "raft-log.synced", ".wal", ".snap", "history/"] {
+        ensure!(paths.iter().any(|path| path.to_string_lossy().contains(part)), "there is no {part}");
+    }
+    private(&dir)?;
+    cluster.replica(1)?.terminate().await?;
+    private(&dir)?;
+    ensure!(!cluster.replica(1)?.log_text()?.contains("chmod"), "it complains about what it made itself");
+
+    // As an earlier version, or a volume, has it.
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))?;
+    cluster.start_all().await?;
+    let (said, advice) = (cluster.replica(1)?.log_text()?, format!("chmod 700 {}", dir.display()));
+    ensure!(said.matches(&advice).count() == 1 && said.contains("0755"), "{said}");
     cluster.passed()
 }
