@@ -21,7 +21,7 @@ pub(crate) enum Command {
     Dev(Dev),
     /// Run one replica as its configuration file says.
     Serve(Serve),
-    /// Verify a data directory while no replica uses it: identity, log, snapshots, history. Exit code 1: damaged.
+    /// Verify a data directory while no replica uses it: identity, log, snapshots, history. Exit code 1: damaged; 2: no replica's data, or in use.
     Check {
         /// The directory to look at; nothing in it is changed.
         #[arg(long)]

@@ -1,7 +1,10 @@
 //! `tenured check`: looks at a data directory while no replica uses it, and says whether a replica would start from it. It reads; it never
 //! repairs, and never changes a byte.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
 
 use crate::{consensus, history, identity};
 
@@ -11,26 +14,61 @@ pub struct Report {
     findings: Vec<Finding>,
 }
 
+/// What is to be said of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Sound,
+    Damaged,
+    /// A running replica has it.
+    Busy,
+    /// There is nothing to look at.
+    Nothing,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Sound => "sound",
+            Self::Damaged => "DAMAGED",
+            Self::Busy => "BUSY",
+            Self::Nothing => "NONE",
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Finding {
     part: &'static str,
-    sound: bool,
+    state: State,
     /// A replica does not start without it.
     needed: bool,
     text: String,
 }
 
-impl Report {
-    /// Whether nothing was damaged.
-    #[must_use]
-    pub fn is_sound(&self) -> bool {
-        self.findings.iter().all(|finding| finding.sound)
-    }
+/// What all of it comes to, from good to bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// A replica would start from it, and nothing is damaged.
+    Sound,
+    /// A replica would start from it: it can do without what is damaged.
+    Spared,
+    /// A replica would refuse to start from it.
+    Refused,
+    /// Nothing was looked at: it is no replica's directory, or one that a replica uses.
+    Unknown,
+}
 
-    /// Whether a replica would start from here. What it can do without may be damaged.
+impl Report {
+    /// The worst that was found.
     #[must_use]
-    pub fn starts(&self) -> bool {
-        self.findings.iter().all(|finding| finding.sound || !finding.needed)
+    pub fn verdict(&self) -> Verdict {
+        let worst = self.findings.iter().map(|finding| match finding.state {
+            State::Busy | State::Nothing => Verdict::Unknown,
+            State::Damaged if finding.needed => Verdict::Refused,
+            State::Damaged => Verdict::Spared,
+            State::Sound => Verdict::Sound,
+        });
+        worst.max().unwrap_or(Verdict::Unknown)
     }
 
     /// Of what a replica starts with all the same.
@@ -40,23 +78,27 @@ impl Report {
     }
 
     fn add(&mut self, part: &'static str, result: anyhow::Result<String>) {
-        let sound = result.is_ok();
-        let text = result.unwrap_or_else(|error| format!("{error:#}"));
-        self.findings.push(Finding { part, sound, needed: true, text });
+        let state = if result.is_ok() { State::Sound } else { State::Damaged };
+        self.say(part, state, result.unwrap_or_else(|error| format!("{error:#}")));
+    }
+
+    fn say(&mut self, part: &'static str, state: State, text: String) {
+        self.findings.push(Finding { part, state, needed: true, text });
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for finding in &self.findings {
-            writeln!(f, "{:<10} {:<8} {}", finding.part, if finding.sound { "sound" } else { "DAMAGED" }, finding.text)?;
+            writeln!(f, "{:<10} {:<8} {}", finding.part, finding.state.word(), finding.text)?;
         }
-        let verdict = match (self.is_sound(), self.starts()) {
-            (true, _) => "everything is sound",
-            (false, true) => "a replica starts from it: it can do without what is damaged",
-            (false, false) => "a replica would refuse to start from it",
+        let (word, verdict) = match self.verdict() {
+            Verdict::Sound => ("starts", "everything is sound"),
+            Verdict::Spared => ("starts", "a replica starts from it: it can do without what is damaged"),
+            Verdict::Refused => ("REFUSED", "a replica would refuse to start from it"),
+            Verdict::Unknown => ("unknown", "nothing was looked at"),
         };
-        writeln!(f, "{:<10} {:<8} {verdict}", "verdict", if self.starts() { "starts" } else { "REFUSED" })
+        writeln!(f, "{:<10} {word:<8} {verdict}", "verdict")
     }
 }
 
@@ -64,8 +106,9 @@ impl fmt::Display for Report {
 #[must_use]
 pub fn data_dir(data_dir: &Path) -> Report {
     let mut report = Report::default();
-    report.add("directory", directory(data_dir));
-    if !report.is_sound() {
+    let (state, text) = directory(data_dir);
+    report.say("directory", state, text);
+    if state != State::Sound {
         return report;
     }
     let identity = identity::inspect(data_dir);
@@ -93,10 +136,33 @@ pub fn data_dir(data_dir: &Path) -> Report {
     report
 }
 
-fn directory(data_dir: &Path) -> anyhow::Result<String> {
-    anyhow::ensure!(data_dir.is_dir(), "{} is not a directory", data_dir.display());
-    identity::assert_unused(data_dir)?;
-    Ok(data_dir.display().to_string())
+/// Whether this is a directory that can be looked at.
+fn directory(data_dir: &Path) -> (State, String) {
+    let shown = data_dir.display();
+    let entries = match fs::read_dir(data_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return (State::Nothing, format!("{shown} does not exist")),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return (State::Nothing, format!("{shown} is not a directory")),
+        Err(error) => return (State::Nothing, format!("cannot read {shown}: {error}")),
+    };
+    if identity::in_use(data_dir) {
+        return (State::Busy, format!("{shown} is in use by a running tenured: stop it first"));
+    }
+    if is_a_replicas(data_dir) {
+        return (State::Sound, shown.to_string());
+    }
+    let mut below: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| is_a_replicas(path)).collect();
+    below.sort();
+    let names: Vec<String> = below.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect();
+    match below.first() {
+        Some(first) => (State::Nothing, format!("{shown}: no replica's data here ({} lie below; try --data-dir {})", names.join(", "), first.display())),
+        None => (State::Nothing, format!("{shown}: no replica's data here")),
+    }
+}
+
+/// Whether a replica has begun to keep its data there. The history is none of its own marks: it is never there alone.
+fn is_a_replicas(dir: &Path) -> bool {
+    ["identity.json", "raft-log", "raft-log.synced", "snapshots"].iter().any(|name| dir.join(name).exists())
 }
 
 fn log(data_dir: &Path, member: bool, snapshot_index: Option<u64>) -> anyhow::Result<String> {
@@ -113,7 +179,7 @@ fn log(data_dir: &Path, member: bool, snapshot_index: Option<u64>) -> anyhow::Re
         text.push_str(&format!(", and {} bytes of an unfinished write at the end", found.torn_bytes));
     }
     if let Some(why) = found.contradiction() {
-        text.push_str(&format!("; {why}: the next start goes on from it by itself"));
+        text.push_str(&format!("; {why}. Start this version: it goes on from there by itself"));
     }
     Ok(text)
 }

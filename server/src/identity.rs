@@ -151,13 +151,9 @@ pub(crate) fn inspect(data_dir: &Path) -> anyhow::Result<(String, bool)> {
     Ok((format!("node {node_id}, replica {}, cluster {cluster}", known.replica_id), known.cluster_id.is_some()))
 }
 
-/// Fails while a replica uses the directory.
-pub(crate) fn assert_unused(data_dir: &Path) -> anyhow::Result<()> {
-    let path = data_dir.join("LOCK");
-    match File::open(&path).map(|file| file.try_lock()) {
-        Ok(Err(TryLockError::WouldBlock)) => bail!("{} is in use by a running tenured: stop it first", data_dir.display()),
-        _ => Ok(()),
-    }
+/// Whether a replica uses the directory now.
+pub(crate) fn in_use(data_dir: &Path) -> bool {
+    matches!(File::open(data_dir.join("LOCK")).map(|file| file.try_lock()), Ok(Err(TryLockError::WouldBlock)))
 }
 
 /// For the fuzz target: reads what an identity file holds, whichever node it is of.

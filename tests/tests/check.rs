@@ -45,7 +45,7 @@ async fn check_reads_everything_finds_damage_and_changes_nothing() -> anyhow::Re
         cluster.api().release("default", "lease", granted.token).await?;
     }
     let (code, said) = check(&dir)?;
-    ensure!(code == Some(1) && said.contains("in use"), "while it runs: {said}");
+    ensure!(code == Some(2) && said.contains("BUSY") && said.contains("in use") && !said.contains("DAMAGED"), "while it runs: {said}");
 
     // kill -9: as a crash leaves it.
     cluster.replica(1)?.kill()?;
@@ -67,9 +67,36 @@ async fn check_reads_everything_finds_damage_and_changes_nothing() -> anyhow::Re
     fs::write(dir.join("identity.json"), "{}")?;
     let (code, said) = check(&dir)?;
     ensure!(code == Some(1) && said.contains("identity.json"), "{said}");
-    let (code, said) = check(&dir.join("nowhere"))?;
-    ensure!(code == Some(1) && said.contains("nowhere"), "{said}");
     cluster.passed()
+}
+
+#[test]
+fn what_is_no_replicas_data_is_neither_sound_nor_damaged() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let says = |path: &Path, words: &[&str]| -> anyhow::Result<()> {
+        let before = content(dir.path())?;
+        let (code, said) = check(path)?;
+        ensure!(code == Some(2) && words.iter().all(|word| said.contains(word)), "{} is {code:?}: {said}", path.display());
+        ensure!(["sound", "DAMAGED", "starts"].iter().all(|word| !said.contains(word)), "{}: {said}", path.display());
+        ensure!(content(dir.path())? == before, "it changed something");
+        Ok(())
+    };
+    says(&dir.path().join("nowhere"), &["nowhere does not exist"])?;
+    says(Path::new("/etc"), &["/etc: no replica's data here"])?;
+    // Empty, and as `tenured dev` has it.
+    says(dir.path(), &["no replica's data here"])?;
+    for node in 1..=3 {
+        fs::create_dir_all(dir.path().join(format!("node-{node}/raft-log")))?;
+    }
+    fs::create_dir(dir.path().join("lost+found"))?;
+    fs::write(dir.path().join("file"), "")?;
+    says(dir.path(), &["no replica's data here (node-1, node-2, node-3 lie below"])?;
+    says(&dir.path().join("file"), &["file is not a directory"])?;
+    // What is below is looked at when asked for: this one lost its identity file.
+    fs::write(dir.path().join("node-2/raft-log/something"), "")?;
+    let (code, said) = check(&dir.path().join("node-2"))?;
+    ensure!(code == Some(1) && said.contains("identity.json is missing"), "{said}");
+    Ok(())
 }
 
 /// Fails unless others than the owner have no right to anything in it.

@@ -182,6 +182,19 @@ fn log_with_a_mark_that_contradicts_itself_is_told_from_another_log_and_goes_on(
 }
 
 #[test]
+fn check_says_that_a_mark_contradicts_itself_and_how_to_go_on() {
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    fs::write(temporary.path().join("identity.json"), r#"{"format":1,"node_id":1,"replica_id":"67e55044-10b1-426f-9247-bb680e5fe0c8"}"#).expect("written");
+    contradiction(&temporary.path().join("raft-log"), Last::Entry);
+    let report = crate::check::data_dir(temporary.path());
+    assert_eq!(report.verdict(), crate::check::Verdict::Sound, "{report}");
+    let said = report.to_string();
+    for words in ["contradicts itself", "The log is whole", "nothing that was acknowledged is missing", "Start this version"] {
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[test]
 fn log_that_lost_anything_is_refused_though_its_mark_contradicts_itself() {
     for last in [Last::Entry, Last::Entries, Last::Vote] {
         let temporary = tempfile::tempdir().expect("a temporary folder");
