@@ -100,15 +100,15 @@ impl Child {
         let _ = kill_process_group(self.group, signal);
     }
 
-    /// To all that it has started, but not to its process group, which was told before.
-    pub(crate) fn signal_the_rest(&self, signal: Signal) {
-        self.tree.signal(signal, Some(self.group));
+    /// Tells all that it has started to end, but not its process group, which was told before. To be repeated, see [`Tree::tell`].
+    pub(crate) fn tell_the_rest(&mut self) {
+        self.tree.tell(self.group);
     }
 
     /// To everything, wherever it is. What was being started meanwhile is not hit: to be repeated until [`Child::leaves_something`] is over.
     pub(crate) fn kill(&self) {
         self.signal(Signal::KILL);
-        self.tree.signal(Signal::KILL, None);
+        self.tree.signal(Signal::KILL);
     }
 
     /// Whether anything that it has started is left, after the command itself has ended.

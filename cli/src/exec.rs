@@ -223,7 +223,7 @@ async fn attend(lease: &Lease, child: &mut Child, signals: &mut Signals, kill_be
     let mut asked: Option<(Signal, Readings)> = None;
     let mut killed: Option<Readings> = None;
     let mut ended: Option<(ExitStatus, Readings)> = None;
-    let (mut rest_told, mut told_twice) = (false, false);
+    let mut told_twice = false;
     let since = |then: Readings| clock::readings().possibly_since(then);
     loop {
         // By the clock, and before anything else: we may have been stopped for an hour.
@@ -255,10 +255,7 @@ async fn attend(lease: &Lease, child: &mut Child, signals: &mut Signals, kill_be
                 return Ok(lost.map_or(Ended::ByItself(status), |reason| Ended::Stopped { reason, killed: killed.is_some() }));
             }
             // Not before the command itself has ended: one that passes signals on, as we do, would have its own command hear each of them twice.
-            if !std::mem::replace(&mut rest_told, true) {
-                child.signal_the_rest(Signal::TERM);
-                child.signal_the_rest(Signal::CONT);
-            }
+            child.tell_the_rest();
             if asked.is_some_and(|(signal, _)| signal != Signal::TERM) && since(at) >= SECOND_WORD && !std::mem::replace(&mut told_twice, true) {
                 child.signal(Signal::TERM);
             }

@@ -16,6 +16,8 @@ use rustix::{
 pub(crate) struct Tree {
     /// Children from before this program: of a shell that became it, say. Not the command's, and not ours to end.
     before: HashSet<Pid>,
+    /// Who was told to end by [`Tree::tell`], with the time of its start, as a number may be given again.
+    told: HashSet<(Pid, u64)>,
 }
 
 /// One line of the process table.
@@ -26,6 +28,8 @@ struct Process {
     group: Option<Pid>,
     /// Ended, and only not yet waited for.
     zombie: bool,
+    /// In ticks since the machine's start.
+    started: u64,
 }
 
 impl Tree {
@@ -34,7 +38,8 @@ impl Tree {
         // A kernel or a sandbox that refuses leaves us the command's process group.
         let _ = set_child_subreaper(Some(getpid()));
         let own = Some(getpid());
-        Self { before: table().into_iter().filter(|process| process.parent == own).map(|process| process.pid).collect() }
+        let before = table().into_iter().filter(|process| process.parent == own).map(|process| process.pid).collect();
+        Self { before, told: HashSet::new() }
     }
 
     /// Buries all who have ended, except the command, which is waited for by whoever wants to know how it ended.
@@ -57,28 +62,48 @@ impl Tree {
         any == Err(nix::Error::ECHILD) || (!self.before.is_empty() && self.below(|_| true).is_empty())
     }
 
-    /// To all of it, except who is in the group `but`.
-    pub(crate) fn signal(&self, signal: Signal, but: Option<Pid>) {
-        for process in self.below(|process| but.is_none() || process.group != but) {
-            match pidfd_open(process.pid, PidfdFlags::empty()) {
-                Ok(handle) => {
-                    // Still the same, or an orphan by now.
-                    let same = of(process.pid).is_some_and(|now| now.parent == process.parent || now.parent == Some(getpid()));
-                    if same {
-                        let _ = pidfd_send_signal(&handle, signal);
-                    }
-                }
-                Err(Errno::SRCH) => {}
-                // An old kernel, or a sandbox.
-                Err(_) => {
-                    let _ = kill_process(process.pid, signal);
-                }
+    /// Sends to all of it.
+    pub(crate) fn signal(&self, signal: Signal) {
+        for process in self.below(|_| true) {
+            send(process, &[signal]);
+        }
+    }
+
+    /// Tells all of it to end, except who is in the group `but`: TERM, and CONT for who is stopped. To be repeated until [`Tree::is_empty`]: a process
+    /// that was forked while the table was read is in no table and hears nothing, and becomes an orphan when its parent ends. Each process is told once.
+    /// What a process starts after it was told is how it cleans up, and is left alone as long as it has that parent.
+    pub(crate) fn tell(&mut self, but: Pid) {
+        let first = self.told.is_empty();
+        let own = Some(getpid());
+        for process in self.below(|process| process.group != Some(but) && (first || process.parent == own)) {
+            if self.told.insert((process.pid, process.started)) {
+                send(process, &[Signal::TERM, Signal::CONT]);
             }
         }
     }
 
     fn below(&self, wanted: impl Fn(&Process) -> bool) -> Vec<Process> {
         below(getpid(), &table(), &self.before).into_iter().filter(|process| !process.zombie && wanted(process)).collect()
+    }
+}
+
+/// To that process, and to no other that has its number by now.
+fn send(process: Process, signals: &[Signal]) {
+    match pidfd_open(process.pid, PidfdFlags::empty()) {
+        Ok(handle) => {
+            if of(process.pid).is_some_and(|now| now.started == process.started) {
+                for signal in signals {
+                    let _ = pidfd_send_signal(&handle, *signal);
+                }
+            }
+        }
+        Err(Errno::SRCH) => {}
+        // An old kernel, or a sandbox.
+        Err(_) => {
+            for signal in signals {
+                let _ = kill_process(process.pid, *signal);
+            }
+        }
     }
 }
 
@@ -122,12 +147,13 @@ fn of(pid: Pid) -> Option<Process> {
     parse(pid, &String::from_utf8_lossy(&stat))
 }
 
-/// `pid (name) state parent group ...`, where the name may hold anything.
+/// `pid (name) state parent group ...`, where the name may hold anything; the start is the 22nd field.
 fn parse(pid: Pid, stat: &str) -> Option<Process> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?;
     let mut pid_of = || fields.next()?.parse().ok().map(Pid::from_raw);
-    Some(Process { pid, parent: pid_of()?, group: pid_of()?, zombie: matches!(state, "Z" | "X") })
+    let (parent, group) = (pid_of()?, pid_of()?);
+    Some(Process { pid, parent, group, zombie: matches!(state, "Z" | "X"), started: fields.nth(16)?.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -140,15 +166,15 @@ mod tests {
 
     #[test]
     fn a_name_with_spaces_and_parentheses_does_not_move_the_fields() {
-        let read = parse(pid(7), "7 (a) b) Z 3 5 5 0").unwrap();
-        assert_eq!(read, Process { pid: pid(7), parent: Some(pid(3)), group: Some(pid(5)), zombie: true });
-        assert_eq!(parse(pid(1), "1 (init) S 0 1 1").unwrap().parent, None);
+        let read = parse(pid(7), "7 (a) b) Z 3 5 5 0 -1 4228100 83 0 0 0 0 0 0 0 20 0 1 0 41234 2375680 176").unwrap();
+        assert_eq!(read, Process { pid: pid(7), parent: Some(pid(3)), group: Some(pid(5)), zombie: true, started: 41_234 });
+        assert_eq!(parse(pid(1), "1 (init) S 0 1 1 0 -1 4194560 1 1 1 1 1 1 1 1 20 0 1 0 3 1 1").unwrap().parent, None);
         assert_eq!(parse(pid(1), "1 (init) S"), None);
     }
 
     #[test]
     fn what_was_there_before_is_not_below_and_neither_is_what_that_started() {
-        let of = |number, parent| Process { pid: pid(number), parent: Some(pid(parent)), group: None, zombie: false };
+        let of = |number, parent| Process { pid: pid(number), parent: Some(pid(parent)), group: None, zombie: false, started: 0 };
         let table = [of(2, 1), of(3, 2), of(4, 3), of(5, 2), of(6, 5), of(7, 1)];
         let mut found: Vec<_> = below(pid(2), &table, &HashSet::from([pid(5)])).iter().map(|process| process.pid).collect();
         found.sort_unstable_by_key(|pid| pid.as_raw_nonzero());

@@ -184,6 +184,8 @@ const RUNNERS: &[&str] = &[
     "nohup sh -c 'echo below $$; sleep 1000 & wait' & wait",
     "timeout 1000 sh -c 'echo below $$; sleep 1000; :'; :",
     "$T exec inner -- timeout 1000 sh -c 'echo below $$; sleep 1000; :'; :",
+    // Leaves an orphan that was not there when it was told to end.
+    "setsid sh -c 'trap \"sleep 1000 & exit\" TERM; echo below $$; while :; do sleep 0.05; done' & wait",
 ];
 
 async fn stops_all(cluster: &Cluster, runners: &[&str], signal: Signal) -> anyhow::Result<()> {
@@ -201,6 +203,18 @@ async fn stops_all(cluster: &Cluster, runners: &[&str], signal: Signal) -> anyho
         }
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn what_cleans_up_after_term_is_not_told_to_end_itself() -> anyhow::Result<()> {
+    let cluster = Cluster::three("exec-cleans-up").await?;
+    let cleans = "setsid sh -c 'trap \"sleep 0.5 && echo cleaned \\$\\$; exit\" TERM; echo below $$; while :; do sleep 0.05; done' & wait";
+    let tool = script(&cluster, &format!("exec $0 exec outer -- sh -c {}", quoted(cleans)))?;
+    pid(&tool, "below ").await?;
+    tool.signal(Signal::TERM)?;
+    pid(&tool, "cleaned ").await?;
+    tool.ended().await?.exited(143)?;
+    cluster.passed()
 }
 
 /// For a shell.
