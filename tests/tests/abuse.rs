@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 
 #[test]
 fn careless_clients_cost_the_bystander_no_lease_and_the_cluster_no_replica() -> anyhow::Result<()> {
-    let scenarios = ["forbidden-frames", "silent-connections", "http-unread"];
+    let scenarios = ["forbidden-frames", "silent-connections", "http-unread", "short-deadlines"];
     let json = tempfile::NamedTempFile::new()?;
     let output = Command::new(env!("CARGO_BIN_EXE_abuse")).args(scenarios).args(["--seconds", "4", "--json"]).arg(json.path()).output()?;
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -19,6 +19,8 @@ fn careless_clients_cost_the_bystander_no_lease_and_the_cluster_no_replica() -> 
     for (row, name) in rows.iter().zip(scenarios) {
         let number = |figure: &str| row["figures"][figure].as_f64().with_context(|| format!("{name}: no {figure}"));
         ensure!(row["name"] == name && number("calls")? > 0.0, "{row}");
+        let wrong = row["wrong"].as_array().context("what is wrong")?;
+        ensure!(!wrong.iter().any(|line| line.as_str().is_some_and(|line| line.contains("never told"))), "{row}");
         ensure!(number("lost")? == 0.0, "{name}: leases lost: {row}");
         ensure!(number("ended")? == 0.0, "{name}: processes ended: {row}");
         ensure!(number("above_mib")? <= 512.0, "{name}: memory: {row}");

@@ -17,7 +17,7 @@ use futures::{
 };
 use tenure_lease::{Lease, NoticeKind, WaiterId};
 use tenure_proto::{
-    peer::v1::{self as peer, Command, Outcome, command::Kind as Ask, outcome::Kind},
+    peer::v1::{self as peer, Outcome, command::Kind as Ask, outcome::Kind},
     v1::{self, acquire_response::Result as Answer},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -38,7 +38,8 @@ type Answers = BoxStream<'static, Result<v1::AcquireResponse, Status>>;
 pub(super) async fn acquire(service: &Arc<Service>, request: Request<v1::AcquireRequest>) -> Result<Answers, Status> {
     let patience = patience(request.metadata());
     let mut acquire = validate::acquire(request.into_inner(), &service.parts.config.limits)?;
-    if acquire.request_id.is_empty() {
+    let minted = acquire.request_id.is_empty();
+    if minted {
         acquire.request_id = service.mint_request_id();
     }
     let place = (acquire.wait_ms > 0).then(|| service.parts.waiting.place());
@@ -47,7 +48,8 @@ pub(super) async fn acquire(service: &Arc<Service>, request: Request<v1::Acquire
     }
     let asked = service.parts.clock.readings();
     let give_back = GiveBack { service: service.clone(), key: acquire.key.clone() };
-    let outcome = Sending::new(&give_back, validate::command(Ask::Acquire(acquire.clone())), patience).await.map_err(|error| status::submit(&error))?;
+    let request_id = acquire.request_id.clone();
+    let outcome = Sending::new(&give_back, &acquire, minted, patience).await.map_err(|error| status::acquire(&error, request_id, minted))?;
     let call = Call { service: service.clone(), acquire, asked };
     match (call.read(outcome)?, place) {
         (Read::Queued { waiter, position, lease }, Some(place)) => Ok(Waits::begin(call, give_back, place, waiter, position, lease)),
@@ -109,16 +111,21 @@ impl Call {
     }
 }
 
-/// An acquire on its way. If the caller goes away before the outcome is there, the outcome is awaited all the same, and given back.
+/// An acquire on its way. If the caller goes away before the outcome is there, the outcome is awaited all the same, and given back. If the outcome
+/// stays unknown, the caller can repeat a request whose id it chose. A request whose id was minted here is barred, or its grant released.
 struct Sending {
     outcome: Option<BoxFuture<'static, Result<Outcome, SubmitError>>>,
     give_back: GiveBack,
+    /// Holder and request id of a request that nobody but this call can repeat.
+    unrepeatable: Option<(String, String)>,
 }
 
 impl Sending {
-    fn new(give_back: &GiveBack, command: Command, patience: Duration) -> Self {
+    fn new(give_back: &GiveBack, acquire: &peer::Acquire, minted: bool, patience: Duration) -> Self {
         let router = give_back.service.parts.router.clone();
-        Self { outcome: Some(Box::pin(async move { router.submit(command, patience).await })), give_back: give_back.clone() }
+        let command = validate::command(Ask::Acquire(acquire.clone()));
+        let unrepeatable = minted.then(|| (acquire.holder.clone(), acquire.request_id.clone()));
+        Self { outcome: Some(Box::pin(async move { router.submit(command, patience).await })), give_back: give_back.clone(), unrepeatable }
     }
 }
 
@@ -130,6 +137,11 @@ impl Future for Sending {
         if polled.is_ready() {
             self.outcome = None;
         }
+        if matches!(polled, Poll::Ready(Err(SubmitError::Unknown)))
+            && let Some((holder, request_id)) = self.unrepeatable.take()
+        {
+            in_background(self.give_back.clone().request(holder, request_id));
+        }
         polled
     }
 }
@@ -137,11 +149,12 @@ impl Future for Sending {
 impl Drop for Sending {
     fn drop(&mut self) {
         if let Some(outcome) = self.outcome.take() {
-            let give_back = self.give_back.clone();
+            let (give_back, unrepeatable) = (self.give_back.clone(), self.unrepeatable.take());
             in_background(async move {
-                match outcome.await.ok().and_then(|outcome| outcome.kind) {
-                    Some(Kind::Granted(peer::LeaseOutcome { lease: Some(lease), must_renew: false })) => give_back.grant(lease.token).await,
-                    Some(Kind::Queued(queued)) => give_back.place(WaiterId(queued.waiter)).await,
+                match (outcome.await.map(|outcome| outcome.kind), unrepeatable) {
+                    (Ok(Some(Kind::Granted(peer::LeaseOutcome { lease: Some(lease), must_renew: false }))), _) => give_back.grant(lease.token).await,
+                    (Ok(Some(Kind::Queued(queued))), _) => give_back.place(WaiterId(queued.waiter)).await,
+                    (Err(SubmitError::Unknown), Some((holder, request_id))) => give_back.request(holder, request_id).await,
                     _ => {}
                 }
             });
@@ -161,6 +174,11 @@ impl GiveBack {
     /// its holder. (Asking the table here would race with that renewal.)
     async fn grant(self, token: u64) {
         self.send(Ask::Release(peer::Release { key: self.key.clone(), token, undelivered: true, ..Default::default() })).await;
+    }
+
+    /// Whatever the request got or may yet get. It is applied before or after the request, which comes to the same.
+    async fn request(self, holder: String, request_id: String) {
+        self.send(Ask::Release(peer::Release { key: self.key.clone(), holder, request_id, ..Default::default() })).await;
     }
 
     /// A place in the queue; if it was granted meanwhile, the grant goes to the next.

@@ -172,6 +172,17 @@ pub(crate) fn submit(error: &SubmitError) -> Status {
     }
 }
 
+/// Of an Acquire. Where its outcome is unknown, the caller is told the request id (metadata: `request_id`): with it the request can be repeated, or
+/// released. A `minted` one, which the caller did not know, is given back by the replica.
+pub(crate) fn acquire(error: &SubmitError, request_id: String, minted: bool) -> Status {
+    let what_then = match (error, minted) {
+        (SubmitError::Unknown, true) => "this replica gives back what it may have been granted",
+        (SubmitError::Unknown, false) => "repeat it with the same request_id, or release it",
+        _ => return submit(error),
+    };
+    OUTCOME_UNKNOWN.with(format!("it is not known whether this was applied: the raft leader did not answer in time; {what_then}"), [("request_id", request_id)])
+}
+
 pub(crate) fn read(error: &ReadError) -> Status {
     match error {
         ReadError::NoLeader(waited) => {

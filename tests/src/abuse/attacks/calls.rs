@@ -102,11 +102,12 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(4);
 
 /// Acquires of free leases with a deadline of a millisecond; afterwards those are counted that are held though their asker was told nothing.
 pub(crate) async fn short_deadlines(orders: Orders) -> anyhow::Result<Told> {
-    let storming = Orders { until: orders.until.saturating_sub(clock::nanos(SETTLES_WITHIN)), ..orders.clone() };
+    let settles = SETTLES_WITHIN.min(orders.left() / 2);
+    let storming = Orders { until: orders.until.saturating_sub(clock::nanos(settles)), ..orders.clone() };
     let storm = Storm { most: 40_000, metadata: vec![("grpc-timeout", "1m".to_owned())], ..storm(&orders.client, ACQUIRE, 6, 64) };
     let counts = storm.blow(&storming, |number| framed(&api::acquire("short", &format!("lease-{number}"), "hasty", 600_000))).await;
     let granted = counts.times(0);
-    tokio::time::sleep(SETTLES_WITHIN.min(orders.left())).await;
+    tokio::time::sleep(settles.min(orders.left())).await;
     let line = Line::open(orders.leader_client()).await.context("to count what is held")?;
     let (mut held, mut request) = (0, v1::ListRequest { namespace: "short".into(), page_size: 10_000, ..Default::default() });
     loop {
