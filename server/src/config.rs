@@ -106,7 +106,7 @@ pub struct ServiceLimits {
     pub min_duration: Duration,
     /// 24 h.
     pub max_duration: Duration,
-    /// Commands waiting to be proposed; more are refused with RESOURCE_EXHAUSTED.
+    /// Commands waiting to be proposed, in each of two lanes (renewals and the like, and the rest); more are refused with RESOURCE_EXHAUSTED.
     pub queue: usize,
     /// Default 2,000,000.
     pub leases_per_namespace: u64,

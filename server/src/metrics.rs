@@ -12,7 +12,8 @@ pub(crate) struct Sources {
     pub(crate) ports: [Arc<Port>; 3],
     /// Of the process; `None` where that cannot be told.
     pub(crate) open_files: fn() -> Option<u64>,
-    pub(crate) queue_depth: Box<dyn Fn() -> usize + Send + Sync>,
+    /// Of the lane of renewals, and of the rest.
+    pub(crate) queue_depth: Box<dyn Fn() -> [usize; 2] + Send + Sync>,
 }
 
 impl Sources {
@@ -44,7 +45,10 @@ impl Sources {
         page.plain("waiters", "Places in queues.", totals.waiters);
         page.plain("requests_remembered", "Ended requests that are remembered, so that a repeat is not granted again.", totals.ended);
         page.plain("watches", "Watches open on this replica.", self.watches.open_watches() as u64);
-        page.plain("write_queue_depth", "Commands that wait to be proposed by this replica; filled on the raft leader only.", (self.queue_depth)() as u64);
+        page.head("write_queue_depth", "Commands that wait to be proposed by this replica, by lane; filled on the raft leader only.");
+        for (lane, depth) in ["renewals", "rest"].into_iter().zip((self.queue_depth)()) {
+            page.line("write_queue_depth", &[("lane", lane)], &depth.to_string());
+        }
         page.head("connections", "Connections open on a port.");
         for port in &self.ports {
             page.line("connections", &[("port", port.rules.port)], &port.open().to_string());

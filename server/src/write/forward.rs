@@ -14,7 +14,7 @@ use tonic::Status;
 
 use super::{
     Proposer, codec,
-    lanes::{Answer, Done, Lanes, Undone},
+    lanes::{Answer, Done, Job, Lane, Lanes, Undone},
 };
 use crate::{
     consensus::{Leadership, Node},
@@ -43,7 +43,7 @@ pub(super) struct Forwarder {
 }
 
 impl Forwarder {
-    /// `limit`: commands that may wait, and as many again that may be unanswered.
+    /// `limit`: commands that may wait in each lane, and as many again of each that may be unanswered.
     pub(super) fn new(peers: Peers, limit: usize) -> Self {
         Self { lanes: Lanes::new(limit), peers, unanswered: limit }
     }
@@ -107,11 +107,14 @@ impl Forwarder {
                         unanswered.answer(result)?;
                     }
                 }
-                permit = self.room(&out, unanswered.len()) => {
-                    let permit = permit?;
-                    let jobs = self.lanes.drain(MESSAGE_JOBS, MESSAGE_BYTES);
+                room = self.room(&out, &unanswered) => {
+                    let (permit, lanes) = room?;
+                    let jobs = match lanes {
+                        Room::ForAll => self.lanes.drain(MESSAGE_JOBS, MESSAGE_BYTES),
+                        Room::ForFirst => self.lanes.drain_first(MESSAGE_JOBS, MESSAGE_BYTES),
+                    };
                     if !jobs.is_empty() {
-                        let jobs = jobs.into_iter().map(|job| WireJob { id: unanswered.ask(job.answer), command: Some((*job.command).clone()) });
+                        let jobs = jobs.into_iter().map(|job| WireJob { command: Some((*job.command).clone()), id: unanswered.ask(job) });
                         permit.send(ForwardRequest { jobs: jobs.collect() });
                     }
                 }
@@ -119,15 +122,26 @@ impl Forwarder {
         }
     }
 
-    /// Resolves when there is work and room for it.
-    async fn room<'a>(&self, out: &'a mpsc::Sender<ForwardRequest>, unanswered: usize) -> Result<mpsc::Permit<'a, ForwardRequest>, Status> {
-        if unanswered >= self.unanswered {
+    /// Resolves when there is work and room for it. Writes without an answer take no room from renewals.
+    async fn room<'a>(&self, out: &'a mpsc::Sender<ForwardRequest>, unanswered: &Unanswered) -> Result<(mpsc::Permit<'a, ForwardRequest>, Room), Status> {
+        if unanswered.first >= self.unanswered {
             std::future::pending::<()>().await;
         }
         let permit = out.reserve().await.map_err(|_| Status::unavailable("the stream is closed"))?;
-        self.lanes.wait().await;
-        Ok(permit)
+        Ok(if unanswered.rest >= self.unanswered {
+            self.lanes.wait_first().await;
+            (permit, Room::ForFirst)
+        } else {
+            self.lanes.wait().await;
+            (permit, Room::ForAll)
+        })
     }
+}
+
+/// Of which lanes more may be sent.
+enum Room {
+    ForAll,
+    ForFirst,
 }
 
 /// The raft leader, if it is another replica.
@@ -139,25 +153,35 @@ fn elsewhere(leadership: &Leadership, me: u64) -> Option<(u64, Node)> {
 /// Commands put on a stream, by id. Dropped with it, they say that their outcome is not known.
 #[derive(Default)]
 struct Unanswered {
-    /// Id of the first.
+    /// Id of the oldest.
     base: u64,
-    answers: VecDeque<Option<Answer>>,
+    answers: VecDeque<Option<(Lane, Answer)>>,
+    /// Of the lane that goes first.
+    first: usize,
+    /// Of the other.
+    rest: usize,
 }
 
 impl Unanswered {
-    fn len(&self) -> usize {
-        self.answers.len()
+    fn of(&mut self, lane: Lane) -> &mut usize {
+        match lane {
+            Lane::First => &mut self.first,
+            Lane::Rest => &mut self.rest,
+        }
     }
 
-    fn ask(&mut self, answer: Answer) -> u64 {
-        self.answers.push_back(Some(answer));
+    fn ask(&mut self, job: Job) -> u64 {
+        let lane = job.lane();
+        *self.of(lane) += 1;
+        self.answers.push_back(Some((lane, job.answer)));
         self.base + self.answers.len() as u64 - 1
     }
 
     fn answer(&mut self, result: JobResult) -> Result<(), Status> {
         let index = result.id.checked_sub(self.base).and_then(|index| usize::try_from(index).ok());
         let answer = index.and_then(|index| self.answers.get_mut(index)?.take());
-        let answer = answer.ok_or_else(|| Status::internal("the raft leader answered what was not asked"))?;
+        let (lane, answer) = answer.ok_or_else(|| Status::internal("the raft leader answered what was not asked"))?;
+        *self.of(lane) -= 1;
         answer.send(done_from_wire(result.result));
         while let Some(None) = self.answers.front() {
             self.answers.pop_front();

@@ -1,7 +1,7 @@
-//! A bounded queue of commands with two lanes, and the promise that each command in it gets exactly one answer.
+//! Two bounded queues of commands, and the promise that each command in them gets exactly one answer.
 //!
-//! Renewals, releases and sessions go first: they keep what is held. Nothing waits here for more to come (no linger timer): whoever drains
-//! takes what there is.
+//! Renewals, releases of what is held and sessions go first: they keep what is held, or make room. Each lane has limits of its own, so that however
+//! many other writes wait, no renewal is refused for them. Nothing waits here for more to come (no linger timer): whoever drains takes what there is.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -86,6 +86,34 @@ pub(super) struct Job {
     weight: usize,
 }
 
+impl Job {
+    pub(super) fn lane(&self) -> Lane {
+        Lane::of(&self.command)
+    }
+}
+
+/// Which of the two queues a command waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// What keeps something held, or gives it up.
+    First,
+    /// Everything else. Releases by request id too: they are for requests that may never have been, which a client can make without number.
+    Rest,
+}
+
+impl Lane {
+    fn of(command: &Command) -> Self {
+        match &command.kind {
+            Some(Kind::Renew(_) | Kind::KeepSession(_)) => Self::First,
+            Some(Kind::Release(release)) if release.token != 0 => Self::First,
+            _ => Self::Rest,
+        }
+    }
+}
+
+/// Commands that a lane may hold, encoded, in bytes; one is always let in, however long.
+const LANE_BYTES: usize = 32 << 20;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Lanes {
@@ -96,23 +124,53 @@ pub(super) struct Lanes {
 
 #[derive(Debug)]
 struct Queues {
-    first: VecDeque<Job>,
-    rest: VecDeque<Job>,
-    weight: usize,
+    first: Queue,
+    rest: Queue,
     /// What who comes is told while the lanes are closed.
     closed: Option<Undone>,
 }
 
+#[derive(Debug, Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    weight: usize,
+    bytes: usize,
+}
+
+impl Queue {
+    fn has_room(&self, weight: usize, bytes: usize, limit: usize) -> bool {
+        // One is always let in, however heavy.
+        self.weight == 0 || (self.weight + weight <= limit && self.bytes + bytes <= LANE_BYTES)
+    }
+
+    fn push(&mut self, job: Job) {
+        self.weight += job.weight;
+        self.bytes += job.size;
+        self.jobs.push_back(job);
+    }
+
+    fn pop_if(&mut self, wanted: impl Fn(&Job) -> bool) -> Option<Job> {
+        let job = self.jobs.pop_front_if(|job| wanted(job))?;
+        self.weight -= job.weight;
+        self.bytes -= job.size;
+        Some(job)
+    }
+}
+
 impl Lanes {
-    /// Closed at first. `limit` is the weight that may wait; a renewal message weighs by its items.
+    /// Closed at first. `limit` is the weight that may wait in each lane; a renewal message weighs by its items.
     pub(super) fn new(limit: usize) -> Self {
-        let queues = Queues { first: VecDeque::new(), rest: VecDeque::new(), weight: 0, closed: Some(Undone::NotLeader) };
+        let queues = Queues { first: Queue::default(), rest: Queue::default(), closed: Some(Undone::NotLeader) };
         Self { queues: Mutex::new(queues), work: Notify::new(), limit }
     }
 
-    /// The weight that waits.
-    pub(super) fn waiting(&self) -> usize {
-        self.queues.lock().weight
+    /// The weight that waits in a lane.
+    pub(super) fn waiting(&self, lane: Lane) -> usize {
+        let queues = self.queues.lock();
+        match lane {
+            Lane::First => queues.first.weight,
+            Lane::Rest => queues.rest.weight,
+        }
     }
 
     /// Queues a command, or answers at once why not.
@@ -120,16 +178,17 @@ impl Lanes {
         let weight = weight(&command);
         let size = command.encoded_len();
         let mut queues = self.queues.lock();
-        // One is always let in, however heavy.
-        let full = queues.weight > 0 && queues.weight + weight > self.limit;
-        let refused = queues.closed.or(full.then_some(Undone::Overloaded));
-        if let Some(undone) = refused {
+        let closed = queues.closed;
+        let lane = match Lane::of(&command) {
+            Lane::First => &mut queues.first,
+            Lane::Rest => &mut queues.rest,
+        };
+        let full = !lane.has_room(weight, size, self.limit);
+        if let Some(undone) = closed.or(full.then_some(Undone::Overloaded)) {
             drop(queues);
             return answer.send(Err(undone));
         }
-        queues.weight += weight;
-        let lane = if goes_first(&command) { &mut queues.first } else { &mut queues.rest };
-        lane.push_back(Job { command, size, answer, weight });
+        lane.push(Job { command, size, answer, weight });
         drop(queues);
         self.work.notify_one();
     }
@@ -138,26 +197,34 @@ impl Lanes {
     pub(super) fn drain(&self, commands: usize, bytes: usize) -> Vec<Job> {
         let mut queues = self.queues.lock();
         let queues = &mut *queues;
-        let waiting = queues.first.len() + queues.rest.len();
-        let mut batch = Batch { jobs: Vec::with_capacity(waiting.min(commands)), bytes: 0, weight: 0 };
-        let kept = if queues.rest.is_empty() { 0 } else { 8 };
+        let waiting = queues.first.jobs.len() + queues.rest.jobs.len();
+        let mut batch = Batch { jobs: Vec::with_capacity(waiting.min(commands)), bytes: 0 };
+        let kept = if queues.rest.jobs.is_empty() { 0 } else { 8 };
         batch.take(&mut queues.first, commands - commands.checked_div(kept).unwrap_or(0), bytes - bytes.checked_div(kept).unwrap_or(0));
         batch.take(&mut queues.rest, commands, bytes);
         batch.take(&mut queues.first, commands, bytes);
-        queues.weight -= batch.weight;
+        batch.jobs
+    }
+
+    /// As [`Lanes::drain`], but leaves the lane that does not go first as it is.
+    pub(super) fn drain_first(&self, commands: usize, bytes: usize) -> Vec<Job> {
+        let mut batch = Batch { jobs: Vec::new(), bytes: 0 };
+        batch.take(&mut self.queues.lock().first, commands, bytes);
         batch.jobs
     }
 
     /// Resolves when there is something to drain. For one waiter at a time.
     pub(super) async fn wait(&self) {
-        while self.is_empty() {
+        while self.waiting(Lane::First) + self.waiting(Lane::Rest) == 0 {
             self.work.notified().await;
         }
     }
 
-    fn is_empty(&self) -> bool {
-        let queues = self.queues.lock();
-        queues.first.is_empty() && queues.rest.is_empty()
+    /// As [`Lanes::wait`], for the lane that goes first.
+    pub(super) async fn wait_first(&self) {
+        while self.waiting(Lane::First) == 0 {
+            self.work.notified().await;
+        }
     }
 
     pub(super) fn open(&self) {
@@ -169,10 +236,9 @@ impl Lanes {
         let (first, rest) = {
             let mut queues = self.queues.lock();
             queues.closed = Some(why);
-            queues.weight = 0;
             (std::mem::take(&mut queues.first), std::mem::take(&mut queues.rest))
         };
-        for job in first.into_iter().chain(rest) {
+        for job in first.jobs.into_iter().chain(rest.jobs) {
             job.answer.send(Err(why));
         }
     }
@@ -181,15 +247,12 @@ impl Lanes {
 struct Batch {
     jobs: Vec<Job>,
     bytes: usize,
-    weight: usize,
 }
 
 impl Batch {
-    fn take(&mut self, lane: &mut VecDeque<Job>, commands: usize, bytes: usize) {
+    fn take(&mut self, lane: &mut Queue, commands: usize, bytes: usize) {
         while self.jobs.len() < commands {
-            let fits = |job: &mut Job| self.jobs.is_empty() || self.bytes + job.size <= bytes;
-            let Some(job) = lane.pop_front_if(fits) else { return };
-            self.weight += job.weight;
+            let Some(job) = lane.pop_if(|job| self.jobs.is_empty() || self.bytes + job.size <= bytes) else { return };
             // Given up on before anything was done: less work for a raft leader that is behind.
             if !job.answer.is_unwanted() {
                 self.bytes += job.size;
@@ -197,10 +260,6 @@ impl Batch {
             }
         }
     }
-}
-
-fn goes_first(command: &Command) -> bool {
-    matches!(command.kind, Some(Kind::Renew(_) | Kind::Release(_) | Kind::KeepSession(_)))
 }
 
 fn weight(command: &Command) -> usize {
@@ -212,7 +271,7 @@ fn weight(command: &Command) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use tenure_proto::peer::v1::{Delete, KeepSession, Renew};
+    use tenure_proto::peer::v1::{Acquire, Delete, KeepSession, Release, Renew};
 
     use super::*;
 
@@ -261,13 +320,46 @@ mod tests {
 
     #[test]
     fn full_lanes_refuse_and_drained_ones_take_again() {
-        let lanes = open(3);
-        let mut waiting = [push(&lanes, &renew(150)), push(&lanes, &delete()), push(&lanes, &delete())];
+        let lanes = open(2);
+        let mut waiting = [push(&lanes, &delete()), push(&lanes, &delete()), push(&lanes, &delete())];
         assert_eq!(waiting[2].try_recv(), Ok(Err(Undone::Overloaded)));
         assert_eq!(waiting[1].try_recv(), Err(oneshot::error::TryRecvError::Empty));
         assert_eq!(lanes.drain(100, 10_000).len(), 2);
         let mut again = push(&lanes, &delete());
         assert_eq!(again.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+    }
+
+    #[test]
+    fn full_lane_refuses_nothing_of_the_other() {
+        let lanes = open(2);
+        let _writes: Vec<_> = (0..3).map(|_| push(&lanes, &delete())).collect();
+        let mut renewals = [push(&lanes, &renew(1)), push(&lanes, &renew(1)), push(&lanes, &renew(1))];
+        let answers = renewals.each_mut().map(|renewal| renewal.try_recv());
+        let waits = Err(oneshot::error::TryRecvError::Empty);
+        assert_eq!(answers, [waits.clone(), waits, Ok(Err(Undone::Overloaded))]);
+        assert_eq!((lanes.waiting(Lane::First), lanes.waiting(Lane::Rest)), (2, 2));
+        assert_eq!(lanes.drain_first(100, 10_000).len(), 2);
+        assert_eq!((lanes.waiting(Lane::First), lanes.waiting(Lane::Rest)), (0, 2));
+    }
+
+    #[test]
+    fn lane_is_bounded_in_bytes_too() {
+        let lanes = open(1_000);
+        let large = Acquire { holder_data: vec![0; LANE_BYTES / 2].into(), ..Acquire::default() };
+        let large = Arc::new(Command { kind: Some(Kind::Acquire(large)) });
+        let mut waiting = [push(&lanes, &large), push(&lanes, &large), push(&lanes, &delete())];
+        assert_eq!(waiting[1].try_recv(), Ok(Err(Undone::Overloaded)));
+        assert_eq!(waiting[2].try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        assert_eq!(lanes.drain(1, 1).len(), 1);
+        let mut again = push(&lanes, &large);
+        assert_eq!(again.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+    }
+
+    #[test]
+    fn release_of_a_request_that_may_never_have_been_does_not_go_first() {
+        let release = |token, request_id: &str| Command { kind: Some(Kind::Release(Release { token, request_id: request_id.into(), ..Release::default() })) };
+        assert_eq!(Lane::of(&release(7, "")), Lane::First);
+        assert_eq!(Lane::of(&release(0, "r")), Lane::Rest);
     }
 
     #[test]

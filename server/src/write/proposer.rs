@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     codec,
-    lanes::{Answer, Job, Lanes, Undone},
+    lanes::{Answer, Job, Lane, Lanes, Undone},
     lease_clock::LeaseClock,
 };
 use crate::{
@@ -61,9 +61,9 @@ impl Proposer {
         Self(Arc::new(Shared { consensus, applications, clock, limits: *limits, lanes: Lanes::new(limits.queue) }))
     }
 
-    /// Commands that wait for an entry (renewals count by their items), for metrics.
-    pub(crate) fn queued(&self) -> usize {
-        self.0.lanes.waiting()
+    /// Commands that wait for an entry (renewals count by their items), for metrics: those that go first, and the rest.
+    pub(crate) fn queued(&self) -> [usize; 2] {
+        [Lane::First, Lane::Rest].map(|lane| self.0.lanes.waiting(lane))
     }
 
     /// Queues a command; answers at once if this replica is not the raft leader or its queue is full.
