@@ -8,6 +8,8 @@ pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
 const LABEL_MAX: usize = 63;
 const SUBDOMAIN_MAX: usize = 253;
 const ANNOTATIONS_MAX: usize = 16 * 1024;
+const LABELS_MAX: usize = 64;
+const LABELS_SIZE_MAX: usize = 16 * 1024;
 
 const DNS_LABEL: &str = "at most 63 characters, of a-z, 0-9 and '-', starting and ending with a letter or digit";
 const DNS_SUBDOMAIN: &str = "at most 253 characters, of a-z, 0-9, '-' and '.', starting and ending with a letter or digit";
@@ -58,7 +60,8 @@ impl LeaseKey {
     }
 }
 
-/// Kubernetes' rules for label keys (`[dns-subdomain/]name`) and values.
+/// Kubernetes' rules for label keys (`[dns-subdomain/]name`) and values; at most 64 labels, and 16 KiB over all. Kubernetes bounds the size of a whole
+/// object instead; here every change keeps the labels as they were, so that these are bounded themselves.
 ///
 /// # Errors
 /// Says which label, and the rule.
@@ -67,6 +70,13 @@ pub fn check_labels(labels: &Labels) -> Result<(), InvalidName> {
         check_label_key(key).map_err(|problem| InvalidName(format!("label key {key}: {problem}", key = quoted(key))))?;
         check_label_value(value)
             .map_err(|problem| InvalidName(format!("label {key} has the value {value}: {problem}", key = quoted(key), value = quoted(value))))?;
+    }
+    if labels.len() > LABELS_MAX {
+        return Err(InvalidName(format!("there are {} labels, at most {LABELS_MAX} are allowed", labels.len())));
+    }
+    let size = size(labels);
+    if size > LABELS_SIZE_MAX {
+        return Err(InvalidName(format!("labels have {size} bytes over all, at most {LABELS_SIZE_MAX} are allowed")));
     }
     Ok(())
 }
@@ -80,11 +90,16 @@ pub fn check_annotations(annotations: &Labels) -> Result<(), InvalidName> {
         // As Kubernetes does: annotation keys may have capitals in their prefix.
         check_label_key(&key.to_ascii_lowercase()).map_err(|problem| InvalidName(format!("annotation key {key}: {problem}", key = quoted(key))))?;
     }
-    let size: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let size = size(annotations);
     if size > ANNOTATIONS_MAX {
         return Err(InvalidName(format!("annotations have {size} bytes over all, at most {ANNOTATIONS_MAX} are allowed")));
     }
     Ok(())
+}
+
+/// Of keys and values.
+fn size(labels: &Labels) -> usize {
+    labels.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
 pub(crate) fn check_label_key(key: &str) -> Result<(), String> {
@@ -171,6 +186,16 @@ mod tests {
         {
             assert!(check_labels(&labels(&[(key, value)])).is_err(), "{key}={value}");
         }
+    }
+
+    #[test]
+    fn labels_are_bounded_in_number_and_over_all() {
+        let many = |count, prefix: &str, value: &str| -> Labels { (0..count).map(|n| (format!("{prefix}{n:063}").into(), value.into())).collect() };
+        let (domain, value) = ([["p".repeat(63).as_str(); 3].join("."), "p".repeat(61)].join("."), "v".repeat(63));
+        assert_eq!(check_labels(&many(64, "example.com/", &value)), Ok(()));
+        assert_eq!(check_labels(&many(65, "", "v")).unwrap_err().0, "there are 65 labels, at most 64 are allowed");
+        let longest = many(48, &format!("{domain}/"), &value);
+        assert_eq!(check_labels(&longest).unwrap_err().0, "labels have 18240 bytes over all, at most 16384 are allowed");
     }
 
     #[test]

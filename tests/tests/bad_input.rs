@@ -90,6 +90,7 @@ fn bad_acquires() -> Vec<(&'static str, v1::AcquireRequest, &'static str)> {
         ("label key without a name", v1::AcquireRequest { labels: map("example.com/", "c"), ..good() }, "labels"),
         ("label value of 64", v1::AcquireRequest { labels: map("a", &"v".repeat(64)), ..good() }, "labels"),
         ("label value that ends in a dash", v1::AcquireRequest { labels: map("a", "v-"), ..good() }, "labels"),
+        ("65 labels", v1::AcquireRequest { labels: (0..65).map(|n| (format!("key-{n}"), String::new())).collect(), ..good() }, "labels"),
         ("annotations over 16 KiB", v1::AcquireRequest { annotations: map("a", &"v".repeat(16 << 10)), ..good() }, "annotations"),
     ]
 }
