@@ -1,8 +1,8 @@
 //! What an entry is: its stamp, its order, and when it does nothing at all.
 
-use tenure_lease::{Command, Compacted, EventKind, LeaseTable, LeaseTime, Limits, Outcome, RaftLeaderId, Refusal, RenewResult};
+use tenure_lease::{Command, Compacted, EventKind, LeaseTable, LeaseTime, Limits, Outcome, Put, RaftLeaderId, Refusal, RenewResult};
 
-use super::fixture::{Fixture, LEADER, START, acquire, delete, entry, granted, keep, key, put, release, renew, waiting};
+use super::fixture::{Fixture, LEADER, START, acquire, delete, entry, granted, keep, key, labels, put, release, renew, waiting};
 
 #[test]
 fn inert_entry_changes_nothing_not_even_the_clock() {
@@ -163,6 +163,27 @@ fn the_tail_of_events_is_bounded_and_says_from_where_it_is_whole() {
     assert_eq!(floor, START + 40_000 - 32_768);
     assert_eq!(fixture.table.events_after(floor).expect("whole").len(), 32_768);
     assert_eq!(fixture.table.events_after(floor - 1), Err(Compacted { floor }));
+}
+
+#[test]
+fn the_tail_of_events_is_bounded_in_bytes_too() {
+    let mut fixture = Fixture::new();
+    for round in 0..60 {
+        let puts = (0..100).map(|number| {
+            let note = format!("{round} {number} {}", "x".repeat(16_000));
+            Command::Put(Box::new(Put { annotations: Some(labels(&[("note", &note)])), ..put("large") }))
+        });
+        fixture.table.apply(LEADER, entry(round, puts), false);
+    }
+    let floor = fixture.table.watch_floor();
+    let kept = fixture.table.events_after(floor).expect("whole");
+    let bytes: usize = kept.iter().flat_map(|event| event.lease.annotations.values()).map(|note| note.len()).sum();
+    assert!((60 << 20..64 << 20).contains(&bytes), "{bytes} bytes of notes in {} events", kept.len());
+    assert_eq!(fixture.table.events_after(floor - 1), Err(Compacted { floor }));
+    // The number of small ones is not bounded by what large ones took.
+    let puts = (0..32_768).map(|number| Command::Put(Box::new(put(&format!("n{number}")))));
+    fixture.table.apply(LEADER, entry(60, puts), false);
+    assert_eq!(fixture.table.events_after(fixture.table.watch_floor()).expect("whole").len(), 32_768);
 }
 
 #[test]
