@@ -27,6 +27,7 @@ pub(crate) use connection::Admitted;
 pub(crate) use port::{Caller, Port};
 pub(crate) use seldom::Seldom;
 pub(crate) use shares::Shares;
+pub(crate) use source::Source;
 
 /// What holds for the connections of one port.
 #[derive(Clone, Copy, Debug)]

@@ -47,6 +47,7 @@ struct OfSource {
 /// What is known of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Place {
+    source: Option<Source>,
     calls: AtomicUsize,
     /// The event by which it was last busy.
     pub(super) last_busy: AtomicU64,
@@ -89,6 +90,11 @@ pub(crate) struct Caller {
 pub(crate) struct CallUnderWay(Caller);
 
 impl Caller {
+    /// Where the connection comes from.
+    pub(crate) fn source(&self) -> Option<Source> {
+        self.place.source.clone()
+    }
+
     /// The connection is not idle while what this returns lives.
     pub(crate) fn begin_call(&self) -> CallUnderWay {
         self.place.calls.fetch_add(1, Ordering::Relaxed);
@@ -243,7 +249,7 @@ impl Port {
         table.next_id += 1;
         table.taken += 1;
         let its = table.sources.entry(source.clone()).or_default();
-        let place = Arc::new(Place { unfinished_of_source: Arc::clone(&its.unfinished), ..Place::default() });
+        let place = Arc::new(Place { source: Some(source.clone()), unfinished_of_source: Arc::clone(&its.unfinished), ..Place::default() });
         self.is_busy(&place);
         its.places.insert(id, Arc::clone(&place));
         self.open.fetch_add(1, Ordering::Relaxed);

@@ -81,10 +81,9 @@ fn question<T>(checked: Result<T, Status>) -> Result<Asked, Status> {
 /// The page that a token asks for, as a token: of the first list of replica 7.
 pub fn page_token(text: &str) -> Result<String, Status> {
     let query = Query { scope: Scope::All, selector: Selector::default() };
-    let pages = Pages::new(7);
-    pages.keep(Arc::new(Listed { query: query.clone(), leases: Vec::new(), revision: 3, now: LeaseTime(0) }));
-    let (id, _, offset) = pages.resume(text, &query)?;
-    Ok(pages.token(id, offset))
+    let pages = Pages::with(7 << 64, Arc::new(Listed { query: query.clone(), leases: Vec::new(), revision: 3, now: LeaseTime(0) }));
+    let (id, _, offset) = pages.resume(text, &query, None)?;
+    Ok(Pages::token(id, offset))
 }
 
 /// How long a call with this `grpc-timeout` may take.

@@ -16,19 +16,14 @@ pub(crate) mod status;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod unguessable;
 mod validate;
 #[cfg(test)]
 mod validate_tests;
 mod watch;
 mod write;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tenure_proto::peer::v1::{Command, Outcome};
 use tonic::{Status, metadata::MetadataMap};
@@ -69,14 +64,15 @@ struct Service {
     parts: Arc<Parts>,
     headers: header::Headers,
     pages: pages::Pages,
-    minted: AtomicU64,
+    ids: Arc<unguessable::Unguessable>,
 }
 
 impl Service {
     fn new(parts: Arc<Parts>) -> Arc<Self> {
         let headers = header::Headers { identity: parts.identity.clone(), leadership: parts.consensus.leadership() };
-        let pages = pages::Pages::new(parts.seed);
-        Arc::new(Self { parts, headers, pages, minted: AtomicU64::new(0) })
+        let ids = Arc::new(unguessable::Unguessable::new(parts.seed));
+        let pages = pages::Pages::new(ids.clone());
+        Arc::new(Self { parts, headers, pages, ids })
     }
 
     fn header(&self) -> Option<tenure_proto::v1::ResponseHeader> {
@@ -91,7 +87,7 @@ impl Service {
     }
 
     fn mint_request_id(&self) -> String {
-        format!("{:016x}-{:x}", self.parts.seed, self.minted.fetch_add(1, Ordering::Relaxed))
+        format!("{:032x}", self.ids.next())
     }
 
     async fn submit(&self, command: Command, patience: Duration) -> Result<Outcome, Status> {

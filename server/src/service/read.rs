@@ -10,11 +10,11 @@ use tonic::{Request, Status};
 use super::{
     Service,
     header::hold_to_wire,
-    pages::Listed,
+    pages::{Listed, Pages},
     patience, status,
     validate::{self, Query},
 };
-use crate::{disk::offloaded, write::codec::lease_to_wire};
+use crate::{admission::Caller, disk::offloaded, write::codec::lease_to_wire};
 
 /// Scopes with more leases are listed from a frozen table on another thread, so that apply does not wait.
 const MODERATE: u64 = 5_000;
@@ -50,13 +50,14 @@ pub(super) async fn get(service: &Service, request: Request<v1::GetRequest>) -> 
 
 pub(super) async fn list(service: &Service, request: Request<v1::ListRequest>) -> Result<v1::ListResponse, Status> {
     let patience = patience(request.metadata());
+    let source = request.extensions().get::<Caller>().and_then(Caller::source);
     let request = request.into_inner();
     let (query, page_size) = validate::list(&request)?;
     let (kept, listed, offset) = if request.page_token.is_empty() {
         caught_up(service, request.min_revision, request.stale, patience).await?;
         (None, listed(service, query).await?, 0)
     } else {
-        let (id, listed, offset) = service.pages.resume(&request.page_token, &query)?;
+        let (id, listed, offset) = service.pages.resume(&request.page_token, &query, source.as_ref())?;
         (Some(id), listed, offset)
     };
     let rest = listed.leases.get(offset..).unwrap_or_default();
@@ -71,8 +72,8 @@ pub(super) async fn list(service: &Service, request: Request<v1::ListRequest>) -
         leases.push(lease);
     }
     let next_page_token = if leases.len() < rest.len() {
-        let id = kept.unwrap_or_else(|| service.pages.keep(listed.clone()));
-        service.pages.token(id, offset + leases.len())
+        let id = kept.unwrap_or_else(|| service.pages.keep(listed.clone(), source));
+        Pages::token(id, offset + leases.len())
     } else {
         String::new()
     };

@@ -260,6 +260,29 @@ async fn grant_that_nobody_took_is_given_back() {
 }
 
 #[tokio::test]
+async fn request_ids_and_page_tokens_tell_nothing_of_each_other() {
+    within(async {
+        let mut replica = Replica::start().await;
+        let mut seen = Vec::new();
+        for name in ["a", "b", "c"] {
+            let mut answers = replica.acquire(request(name, "x", 0)).await.unwrap();
+            seen.push(answers.message().await.unwrap().unwrap().request_id);
+        }
+        let page = replica.leases.list(v1::ListRequest { page_size: 1, ..Default::default() }).await.unwrap().into_inner();
+        seen.push(page.next_page_token[..32].to_owned());
+        for (at, one) in seen.iter().enumerate() {
+            assert_eq!(one.len(), 32, "128 bits in {one}");
+            for other in &seen[at + 1..] {
+                let same = one.bytes().zip(other.bytes()).filter(|(one, other)| one == other).count();
+                assert!(same < 16, "{one} is like {other}");
+            }
+        }
+        replica.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn grant_that_another_attempt_has_renewed_is_not_given_back() {
     within(async {
         let mut replica = Replica::start().await;
