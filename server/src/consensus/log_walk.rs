@@ -138,7 +138,7 @@ impl Walk {
         self.at_mark = (self.end() != mark).then(|| self.end());
     }
 
-    /// Builds before the one of decision 10 made such a mark on their way out when the log's next file could not be made: where the log ended before the
+    /// Earlier builds made such a mark on their way out when the log's next file could not be made: where the log ended before the
     /// write that failed, and what it said behind it. Nobody was told anything after that mark's end, so a log that has everything up to there, and then
     /// goes on to say, at its very end, what the mark says, misses nothing, whichever half of the mark one believes.
     pub(super) fn contradiction(&self) -> Option<String> {

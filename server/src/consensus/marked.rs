@@ -69,7 +69,7 @@ struct Sealed(AtomicBool);
 impl Sealed {
     fn seal(&self) {
         if bug!("bug_mark_after_failed_write") {
-            // As before issue 12: a log that could not make its next file was marked on the way out with an entry that the mark's own end did not have.
+            // As earlier builds did: a log that could not make its next file was marked on the way out with an entry that the mark's own end did not have.
             return;
         }
         self.0.store(true, Ordering::Release);

@@ -264,7 +264,6 @@ pub(crate) fn not_found(lease: &str) -> Status {
     LEASE_NOT_FOUND.status(format!("there is no lease {lease}"))
 }
 
-/// An outcome of another kind than the command's.
 /// What [`crate::members`] says, in bare codes as it crossed from the raft leader, with its reason.
 pub(crate) fn membership(bare: Status) -> Status {
     if bare.get_details_error_info().is_some_and(|info| info.domain == DOMAIN) {
@@ -280,6 +279,7 @@ pub(crate) fn membership(bare: Status) -> Status {
     reason.status(bare.message())
 }
 
+/// An outcome of another kind than the command's.
 pub(crate) fn unknown_answer() -> Status {
     UNKNOWN_ANSWER.status("the raft leader answered something that this build does not understand")
 }
