@@ -1,7 +1,8 @@
 //! Streams at this replica that wait in a queue: the replica's session, and notices to the stream they are for.
 //!
 //! A [`Place`] is held for as long as a call may wait here; while there is any, [`Waiting::run`] keeps the session alive. Apply only files notices;
-//! positions are looked up apart from it, a few times a second, and only told when they change.
+//! positions are looked up apart from it, a few times a second, and only told when they change. A stream that does not read keeps one piece of news: the
+//! end of its wait, or else its newest position.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -15,10 +16,7 @@ use std::{
 use parking_lot::Mutex;
 use tenure_lease::{Applied, LeaseKey, LeaseTable, LeaseTime, NoticeKind, SessionId, WaiterId};
 use tenure_proto::peer::v1::{Command, KeepSession, command};
-use tokio::sync::{
-    Notify,
-    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -62,7 +60,39 @@ struct Streams {
 struct Stream {
     key: LeaseKey,
     position: u32,
-    news: UnboundedSender<Heard>,
+    news: watch::Sender<Option<Heard>>,
+}
+
+impl Stream {
+    fn tell(&self, heard: Heard) {
+        tell(&self.news, heard);
+    }
+}
+
+/// Puts news in the place of older news. A notice stays: it is the end of the wait.
+fn tell(news: &watch::Sender<Option<Heard>>, heard: Heard) {
+    news.send_if_modified(|newest| {
+        let stays = match newest {
+            Some(Heard::Notice(_)) => true,
+            Some(Heard::AskAgain) => matches!(heard, Heard::Position(_)),
+            Some(Heard::Position(_)) | None => false,
+        };
+        if !stays {
+            *newest = Some(heard);
+        }
+        !stays
+    });
+}
+
+/// What a waiting stream has not heard yet.
+pub(crate) struct News(watch::Receiver<Option<Heard>>);
+
+impl News {
+    /// Waits for the next piece. `None`: another subscription of the same place has taken over.
+    pub(crate) async fn next(&mut self) -> Option<Heard> {
+        self.0.changed().await.ok()?;
+        self.0.borrow_and_update().clone()
+    }
 }
 
 /// What a waiting stream hears.
@@ -149,12 +179,13 @@ impl Waiting {
             let queue = applications.table.read().queue(&key);
             let mut streams = self.shared.streams.lock();
             for (position, (waiter, _)) in (1..).zip(queue) {
+                // Nobody falls back in a queue. A larger number is an older one: the stream has its own from a raft leader that had applied more than this
+                // replica had when its table was looked at.
                 if let Some(stream) = streams.by_waiter.get_mut(&waiter)
-                    && stream.position != position
+                    && stream.position > position
                 {
                     stream.position = position;
-                    // The receiver is dropped with the place, which takes the stream out of here.
-                    let _ = stream.news.send(Heard::Position(position));
+                    stream.tell(Heard::Position(position));
                 }
             }
         }
@@ -169,25 +200,25 @@ pub(crate) struct Place {
 
 impl Place {
     /// News for a waiter that was told its position.
-    pub(crate) fn subscribe(&mut self, key: LeaseKey, waiter: WaiterId, position: u32) -> UnboundedReceiver<Heard> {
-        let (news, receiver) = unbounded_channel();
+    pub(crate) fn subscribe(&mut self, key: LeaseKey, waiter: WaiterId, position: u32) -> News {
+        let (news, receiver) = watch::channel(None);
         let mut streams = self.shared.streams.lock();
         if let Some(before) = self.waiter.replace(waiter) {
             streams.by_waiter.remove(&before);
         }
         streams.early.retain(|(_, whose, kind)| {
             if *whose == waiter {
-                let _ = news.send(Heard::Notice(kind.clone()));
+                tell(&news, Heard::Notice(kind.clone()));
             }
             *whose != waiter
         });
         if let Some(other) = streams.by_waiter.insert(waiter, Stream { key, position, news }) {
             // The same request through another stream of this replica: it is that stream's now.
-            let _ = other.news.send(Heard::Notice(NoticeKind::Moved));
+            other.tell(Heard::Notice(NoticeKind::Moved));
         }
         drop(streams);
         self.shared.look_soon();
-        receiver
+        News(receiver)
     }
 }
 
@@ -224,9 +255,7 @@ impl OnApplied for Waiting {
         }
         for notice in applied.notices.iter().filter(|notice| notice.session == self.shared.session) {
             match streams.by_waiter.get(&notice.waiter) {
-                Some(stream) => {
-                    let _ = stream.news.send(Heard::Notice(notice.kind.clone()));
-                }
+                Some(stream) => stream.tell(Heard::Notice(notice.kind.clone())),
                 None => streams.early.push_back((now, notice.waiter, notice.kind.clone())),
             }
         }
@@ -241,7 +270,7 @@ impl OnApplied for Waiting {
     fn replaced(&self, _table: &LeaseTable) {
         let streams = self.shared.streams.lock();
         for stream in streams.by_waiter.values() {
-            let _ = stream.news.send(Heard::AskAgain);
+            stream.tell(Heard::AskAgain);
         }
     }
 }

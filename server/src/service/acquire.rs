@@ -20,13 +20,12 @@ use tenure_proto::{
     peer::v1::{self as peer, Outcome, command::Kind as Ask, outcome::Kind},
     v1::{self, acquire_response::Result as Answer},
 };
-use tokio::sync::mpsc::UnboundedReceiver;
 use tonic::{Request, Status};
 
 use super::{PATIENCE, Service, named, patience, status, validate};
 use crate::{
     clock::Readings,
-    waiting::{Heard, Place},
+    waiting::{Heard, News, Place},
     write::{
         SubmitError,
         codec::{lease_to_wire, reason_to_wire},
@@ -251,7 +250,7 @@ struct Waits {
     /// The position to tell first.
     first: Option<Answer>,
     /// Before the place: it is given up first.
-    news: UnboundedReceiver<Heard>,
+    news: News,
     place: Place,
     /// Its place, or the grant that came of it.
     untaken: Untaken,
@@ -295,7 +294,7 @@ impl Waits {
             let service = self.call.service.clone();
             tokio::select! {
                 biased;
-                heard = self.news.recv() => heard,
+                heard = self.news.next() => heard,
                 () = service.parts.stopping.cancelled() => {
                     // Closing the session detaches all waiters at once.
                     self.untaken.what = None;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::replica::Progress;
+use futures::FutureExt as _;
 use tenure_lease::{Acquire, Command as Core, Entry, Limits, Outcome, RaftLeaderId, Release, ReleaseBy};
 
 const HERE: SessionId = SessionId(7);
@@ -62,6 +63,13 @@ impl World {
     }
 }
 
+impl News {
+    /// What is there now.
+    fn heard(&mut self) -> Option<Heard> {
+        self.next().now_or_never().flatten()
+    }
+}
+
 fn holder(heard: Heard) -> String {
     let Heard::Notice(NoticeKind::Granted(lease)) = heard else { panic!("{heard:?}") };
     lease.holder.as_deref().expect("held").to_owned()
@@ -76,12 +84,12 @@ fn grant_reaches_the_stream_it_is_for_and_no_other() {
     let (mut place_b, mut place_c) = (world.waiting.place(), world.waiting.place());
     let (mut news_b, mut news_c) = (place_b.subscribe(key(), b, at_b), place_c.subscribe(key(), c, at_c));
     world.release(ReleaseBy::Token(world.token()));
-    assert_eq!(holder(news_b.try_recv().unwrap()), "b");
-    assert!(news_c.try_recv().is_err());
+    assert_eq!(holder(news_b.heard().unwrap()), "b");
+    assert!(news_c.heard().is_none());
     world.waiting.tell_positions_once(&world.applications);
-    assert_eq!(news_c.try_recv().unwrap(), Heard::Position(1));
+    assert_eq!(news_c.heard().unwrap(), Heard::Position(1));
     world.waiting.tell_positions_once(&world.applications);
-    assert!(news_c.try_recv().is_err(), "only changes are told");
+    assert!(news_c.heard().is_none(), "only changes are told");
 }
 
 #[test]
@@ -91,8 +99,8 @@ fn notice_that_came_before_its_subscription_is_delivered() {
     let (b, at) = world.queue("b", HERE);
     world.release(ReleaseBy::Token(world.token()));
     let mut place = world.waiting.place();
-    assert_eq!(holder(place.subscribe(key(), b, at).try_recv().unwrap()), "b");
-    assert!(place.subscribe(key(), b, at).try_recv().is_err(), "once");
+    assert_eq!(holder(place.subscribe(key(), b, at).heard().unwrap()), "b");
+    assert!(place.subscribe(key(), b, at).heard().is_none(), "once");
 }
 
 #[test]
@@ -101,7 +109,7 @@ fn notices_of_other_replicas_are_not_kept() {
     world.acquire("a", SessionId(0));
     let (b, at) = world.queue("b", ELSEWHERE);
     world.release(ReleaseBy::Token(world.token()));
-    assert!(world.waiting.place().subscribe(key(), b, at).try_recv().is_err());
+    assert!(world.waiting.place().subscribe(key(), b, at).heard().is_none());
 }
 
 #[test]
@@ -114,8 +122,8 @@ fn notices_nobody_came_for_are_forgotten() {
     world.index += KEEP_NOTICES_MS + 1;
     world.release(ReleaseBy::Request { holder: "c".into(), request_id: "r".into() });
     let mut place = world.waiting.place();
-    let heard = place.subscribe(key(), b, at).try_recv();
-    assert!(!matches!(heard, Ok(Heard::Notice(NoticeKind::Granted(ref lease))) if lease.holder.as_deref() == Some("b")), "{heard:?}");
+    let heard = place.subscribe(key(), b, at).heard();
+    assert!(!matches!(heard, Some(Heard::Notice(NoticeKind::Granted(ref lease))) if lease.holder.as_deref() == Some("b")), "{heard:?}");
 }
 
 #[test]
@@ -126,7 +134,7 @@ fn snapshot_makes_waiting_streams_ask_again() {
     let mut place = world.waiting.place();
     let mut news = place.subscribe(key(), b, at);
     world.applications.replace(99, RaftLeaderId::default(), LeaseTable::new());
-    assert_eq!(news.try_recv().unwrap(), Heard::AskAgain);
+    assert_eq!(news.heard().unwrap(), Heard::AskAgain);
 }
 
 #[test]
@@ -137,10 +145,10 @@ fn second_stream_of_a_request_takes_the_place_over() {
     let (mut first, mut second) = (world.waiting.place(), world.waiting.place());
     let mut old = first.subscribe(key(), b, at);
     let mut new = second.subscribe(key(), b, at);
-    assert_eq!(old.try_recv().unwrap(), Heard::Notice(NoticeKind::Moved));
+    assert_eq!(old.heard().unwrap(), Heard::Notice(NoticeKind::Moved));
     drop((old, first));
     world.release(ReleaseBy::Token(world.token()));
-    assert_eq!(holder(new.try_recv().unwrap()), "b");
+    assert_eq!(holder(new.heard().unwrap()), "b");
 }
 
 #[test]
@@ -153,4 +161,55 @@ fn places_are_given_up_with_their_streams() {
     drop(place);
     assert_eq!(world.waiting.shared.places.load(Ordering::Relaxed), 0);
     assert!(world.waiting.shared.streams.lock().by_waiter.is_empty());
+}
+
+/// A stream that waits behind `ahead` others, which all wait elsewhere.
+fn behind(world: &mut World, ahead: u32) -> (Place, News) {
+    world.acquire("first", SessionId(0));
+    for n in 1..=ahead {
+        world.queue(&format!("ahead-{n}"), ELSEWHERE);
+    }
+    let (waiter, position) = world.queue("last", HERE);
+    assert_eq!(position, ahead + 1);
+    let mut place = world.waiting.place();
+    let news = place.subscribe(key(), waiter, position);
+    (place, news)
+}
+
+#[test]
+fn stream_that_does_not_read_keeps_only_its_newest_position() {
+    let mut world = World::new();
+    let (_place, mut news) = behind(&mut world, 4);
+    for _ in 0..3 {
+        world.release(ReleaseBy::Token(world.token()));
+        world.waiting.tell_positions_once(&world.applications);
+    }
+    assert_eq!(news.heard().unwrap(), Heard::Position(2));
+    assert!(news.heard().is_none(), "one piece of news, however many there were");
+}
+
+#[test]
+fn position_that_the_table_shows_late_is_not_told() {
+    let mut world = World::new();
+    let (mut place, _) = behind(&mut world, 4);
+    let waiter = place.waiter.expect("it subscribed");
+    // As a raft leader says it who has applied more than this replica.
+    let mut news = place.subscribe(key(), waiter, 3);
+    world.waiting.tell_positions_once(&world.applications);
+    assert!(news.heard().is_none(), "nobody falls back in a queue");
+    for _ in 0..3 {
+        world.release(ReleaseBy::Token(world.token()));
+    }
+    world.waiting.tell_positions_once(&world.applications);
+    assert_eq!(news.heard().unwrap(), Heard::Position(2));
+}
+
+#[test]
+fn end_of_a_wait_is_not_replaced_by_what_comes_after_it() {
+    let mut world = World::new();
+    let (_place, mut news) = behind(&mut world, 0);
+    world.release(ReleaseBy::Token(world.token()));
+    world.applications.replace(99, RaftLeaderId::default(), LeaseTable::new());
+    assert_eq!(holder(news.heard().unwrap()), "last");
+    assert!(news.heard().is_none());
 }
