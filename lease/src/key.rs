@@ -36,9 +36,7 @@ impl LeaseKey {
     /// Says which, and the rule.
     pub fn new(namespace: &str, name: &str) -> Result<Self, InvalidName> {
         Self::check_namespace(namespace)?;
-        if !is_subdomain(name) {
-            return Err(InvalidName(format!("name {name} must be a DNS subdomain: {DNS_SUBDOMAIN}", name = quoted(name))));
-        }
+        Self::check_name(name)?;
         Ok(Self::trusted(namespace, name))
     }
 
@@ -57,6 +55,17 @@ impl LeaseKey {
             return Ok(());
         }
         Err(InvalidName(format!("namespace {namespace} must be a DNS label: {DNS_LABEL}", namespace = quoted(namespace))))
+    }
+
+    /// A DNS subdomain, at most 253 characters.
+    ///
+    /// # Errors
+    /// Says the rule.
+    pub fn check_name(name: &str) -> Result<(), InvalidName> {
+        if is_subdomain(name) {
+            return Ok(());
+        }
+        Err(InvalidName(format!("name {name} must be a DNS subdomain: {DNS_SUBDOMAIN}", name = quoted(name))))
     }
 }
 

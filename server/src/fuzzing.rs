@@ -9,7 +9,10 @@ pub use crate::{
     consensus::fuzzing::{LOG_RECORD_SUM, PEER_MESSAGES, log_payload, log_record_sum, log_records, peer_message, readable, snapshot},
     service::fuzzing::{Asked, REQUESTS, limits, page_token, patience, request},
 };
-use crate::{history, identity, write::codec};
+use crate::{
+    history, identity,
+    write::{codec, rules},
+};
 
 /// An entry of the log.
 pub fn entry(bytes: &[u8]) -> Result<Entry, String> {
@@ -23,6 +26,12 @@ pub fn entry_bytes(proposer: RaftLeaderId, stamp: LeaseTime, commands: &[peer::C
 }
 
 /// Whether a command from another replica is let into the log.
+#[must_use]
+pub fn may_pass(command: &peer::Command) -> bool {
+    rules::check(command, &limits()).is_ok()
+}
+
+/// Whether it could be read from the log.
 #[must_use]
 pub fn can_be_logged(command: &peer::Command) -> bool {
     codec::can_be_logged(command)

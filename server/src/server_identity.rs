@@ -55,7 +55,7 @@ enum Hold {
 impl ServerIdentity {
     /// `None`: the configuration wants none.
     pub(crate) fn of(config: &Config, identity: &Identity) -> Option<Self> {
-        let duration = config.server_identity?;
+        let duration = config.server_identity?.clamp(config.limits.min_duration, config.limits.max_duration);
         let name = name(&config.host_name, config.node_id);
         let holder_data = serde_json::json!({
             "node_id": config.node_id,

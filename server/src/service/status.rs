@@ -10,7 +10,11 @@ use tenure_proto::{peer::v1 as peer, v1};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::{read::ReadError, watch::Unwatchable, write::SubmitError};
+use crate::{
+    read::ReadError,
+    watch::Unwatchable,
+    write::{SubmitError, rules::Violation},
+};
 
 /// Of every ErrorInfo.
 pub(crate) const DOMAIN: &str = "tenure.dev";
@@ -169,6 +173,10 @@ pub(crate) fn submit(error: &SubmitError) -> Status {
         SubmitError::NoLeader(waited) => NO_RAFT_LEADER.status(format!("not applied: no raft leader could be reached within {waited:?}")),
         SubmitError::Unknown => OUTCOME_UNKNOWN.status("it is not known whether this was applied: the raft leader did not answer in time"),
         SubmitError::Stopping => shutting_down(),
+        SubmitError::Invalid(violations) => {
+            let violation = |violation: &Violation| tonic_types::FieldViolation::new(violation.field.clone(), violation.description.clone());
+            invalid(violations.iter().map(violation).collect())
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Requests as the wire has them in, commands and questions that hold to every rule out. Every field of every request is looked at here and nowhere else.
+//! Requests as the wire has them in, commands and questions that hold to every rule out. Every field of every request is looked at here; the rules of
+//! what becomes a command are those of the command (`write/rules.rs`).
 
 use std::sync::Arc;
 
@@ -9,86 +10,72 @@ use tenure_proto::{
 };
 use tonic::Status;
 
-use super::fields::Violations;
+use super::fields::{self, Violations};
 use crate::{
     config::ServiceLimits,
     watch::{Filter, Start},
+    write::rules,
 };
 
 /// Of a lease that Acquire creates.
 const DEFAULT_RETENTION_MS: u64 = 3_600_000;
-const RENEW_ITEMS_MAX: usize = 10_000;
 const PAGE_SIZE: (u32, u32) = (1_000, 10_000);
 const HISTORY_LIMIT: (u32, u32) = (100, 1_000);
 
 /// `peer::Acquire` without what the replica adds: session and, if it is empty, request id.
 pub(super) fn acquire(request: v1::AcquireRequest, limits: &ServiceLimits) -> Result<peer::Acquire, Status> {
     let mut wrong = Violations::default();
-    let key = wrong.key(request.namespace, request.name);
-    wrong.holder("", &request.holder);
-    let duration_ms = wrong.duration("duration", request.duration, limits);
-    wrong.request_id("", &request.request_id);
-    let wait_ms = wrong.wait_for(request.wait_for);
-    wrong.holder_data("", &request.holder_data);
-    let retention_ms = wrong.retention(request.retention).unwrap_or(DEFAULT_RETENTION_MS);
-    wrong.labels(&request.labels);
-    wrong.annotations(&request.annotations);
-    wrong.none(peer::Acquire {
-        key: Some(key),
+    let acquire = peer::Acquire {
+        key: Some(fields::key(request.namespace, request.name)),
         holder: request.holder,
-        duration_ms,
+        duration_ms: wrong.duration_ms("duration", request.duration, limits),
         request_id: request.request_id,
-        wait_ms,
+        wait_ms: wrong.ms("wait_for", request.wait_for).unwrap_or(0),
         reclaim: request.reclaim,
         holder_data: request.holder_data,
         session: 0,
-        retention_ms,
+        retention_ms: wrong.ms("retention", request.retention).unwrap_or(DEFAULT_RETENTION_MS),
         labels: request.labels,
         annotations: request.annotations,
-    })
+    };
+    rules::acquire(&mut wrong, &acquire, limits);
+    wrong.none(acquire)
 }
 
 /// In columns, as short as can be.
 pub(super) fn renew(request: v1::RenewRequest, limits: &ServiceLimits) -> Result<peer::Renew, Status> {
     let mut wrong = Violations::default();
     let n = request.items.len();
-    if n > RENEW_ITEMS_MAX {
-        wrong.add("items", format!("{n} items; a message may renew at most {RENEW_ITEMS_MAX}: send more messages"));
-        return wrong.none(peer::Renew::default());
-    }
     let mut renew = peer::Renew { tokens: Vec::with_capacity(n), durations_ms: Vec::new(), keys: Vec::new() };
     for (i, item) in request.items.into_iter().enumerate() {
-        if item.token == 0 {
-            wrong.add(format!("items[{i}].token"), "token must be given: the one that Acquire answered");
-        }
         renew.tokens.push(item.token);
         if item.duration.is_some() {
+            let field = format!("items[{i}].duration");
             renew.durations_ms.resize(n, 0);
-            renew.durations_ms[i] = wrong.duration(&format!("items[{i}].duration"), item.duration, limits);
+            renew.durations_ms[i] = wrong.duration_ms(&field, item.duration, limits);
+            if renew.durations_ms[i] == 0 {
+                // In a column that means: as before.
+                wrong.duration(field, 0, limits);
+            }
         }
         if !item.name.is_empty() {
             renew.keys.resize(n, peer::Key::default());
-            renew.keys[i] = wrong.key_at(&format!("items[{i}]."), item.namespace, item.name);
+            renew.keys[i] = fields::key(item.namespace, item.name);
         } else if !item.namespace.is_empty() {
-            wrong.add(format!("items[{i}].name"), "name must go with namespace: both are checked, or neither");
+            renew.keys.resize(n, peer::Key::default());
+            renew.keys[i].namespace = item.namespace;
         }
     }
+    rules::renew(&mut wrong, &renew, limits);
     wrong.none(renew)
 }
 
 pub(super) fn release(request: v1::ReleaseRequest) -> Result<peer::Release, Status> {
     let mut wrong = Violations::default();
-    let key = wrong.key(request.namespace, request.name);
-    match (request.token, request.request_id.is_empty()) {
-        (0, true) => wrong.add("token", "token must be given, or request_id and holder when the token never arrived"),
-        (0, false) => {
-            wrong.holder("", &request.holder);
-            wrong.request_id("", &request.request_id);
-        }
-        (_, true) => {}
-        (_, false) => wrong.add("request_id", "request_id must be empty when token is given: a release names one hold"),
-    }
-    wrong.none(peer::Release { key: Some(key), token: request.token, holder: request.holder, request_id: request.request_id, undelivered: false })
+    let v1::ReleaseRequest { namespace, name, token, request_id, holder } = request;
+    let release = peer::Release { key: Some(fields::key(namespace, name)), token, holder, request_id, undelivered: false };
+    rules::release(&mut wrong, &release);
+    wrong.none(release)
 }
 
 /// What Put calls the fields that it can set.
@@ -97,51 +84,51 @@ const PUT_PATHS: [&str; 3] = ["labels", "annotations", "retention"];
 /// `peer::Put`; if it declares a hold without a request id, the replica adds one.
 pub(super) fn put(request: v1::PutRequest, limits: &ServiceLimits) -> Result<peer::Put, Status> {
     let mut wrong = Violations::default();
-    let key = wrong.key(request.namespace, request.name);
-    wrong.labels(&request.labels);
-    wrong.annotations(&request.annotations);
-    let retention_ms = wrong.retention(request.retention);
     let paths = request.update_mask.map(|mask| mask.paths).unwrap_or_default();
     for path in paths.iter().filter(|path| !PUT_PATHS.contains(&path.as_str())) {
         wrong.add("update_mask", format!("{} cannot be set; the paths are labels, annotations and retention", quoted(path)));
     }
     let sets = |path: &str| paths.is_empty() || paths.iter().any(|given| given == path);
-    if request.must_not_exist && request.if_revision != 0 {
-        wrong.add("if_revision", "if_revision must be 0 with must_not_exist: what is not there has no revision");
-    }
-    let hold = request.hold.map(|hold| declared_hold(&mut wrong, hold, limits));
-    let (set_labels, set_annotations, set_retention) = (sets("labels"), sets("annotations"), sets("retention"));
-    wrong.none(peer::Put {
-        key: Some(key),
-        set_labels,
-        set_annotations,
-        set_retention,
-        labels: if set_labels { request.labels } else { Default::default() },
-        annotations: if set_annotations { request.annotations } else { Default::default() },
-        retention_ms: retention_ms.filter(|_| set_retention),
+    let mut put = peer::Put {
+        key: Some(fields::key(request.namespace, request.name)),
+        set_labels: sets("labels"),
+        set_annotations: sets("annotations"),
+        set_retention: sets("retention"),
+        labels: request.labels,
+        annotations: request.annotations,
+        retention_ms: wrong.ms("retention", request.retention),
         if_revision: request.if_revision,
         must_not_exist: request.must_not_exist,
-        hold,
-    })
-}
-
-fn declared_hold(wrong: &mut Violations, hold: v1::DeclaredHold, limits: &ServiceLimits) -> peer::PutHold {
-    wrong.holder("hold.", &hold.holder);
-    let duration_ms = wrong.duration("hold.duration", hold.duration, limits);
-    wrong.holder_data("hold.", &hold.holder_data);
-    wrong.request_id("hold.", &hold.request_id);
-    peer::PutHold { holder: hold.holder, duration_ms, request_id: hold.request_id, holder_data: hold.holder_data.into() }
+        hold: request.hold.map(|hold| peer::PutHold {
+            holder: hold.holder,
+            duration_ms: wrong.duration_ms("hold.duration", hold.duration, limits),
+            request_id: hold.request_id,
+            holder_data: hold.holder_data.into(),
+        }),
+    };
+    rules::put(&mut wrong, &put, limits);
+    // What is not set is checked all the same, and not sent on.
+    if !put.set_labels {
+        put.labels.clear();
+    }
+    if !put.set_annotations {
+        put.annotations.clear();
+    }
+    put.retention_ms = put.retention_ms.filter(|_| put.set_retention);
+    wrong.none(put)
 }
 
 pub(super) fn delete(request: v1::DeleteRequest) -> Result<peer::Delete, Status> {
     let mut wrong = Violations::default();
-    let key = wrong.key(request.namespace, request.name);
-    wrong.none(peer::Delete { key: Some(key), if_revision: request.if_revision, force: request.force })
+    let delete = peer::Delete { key: Some(fields::key(request.namespace, request.name)), if_revision: request.if_revision, force: request.force };
+    rules::delete(&mut wrong, &delete);
+    wrong.none(delete)
 }
 
 pub(super) fn get(request: &v1::GetRequest) -> Result<LeaseKey, Status> {
     let mut wrong = Violations::default();
-    let key = wrong.key(request.namespace.clone(), request.name.clone());
+    let key = fields::key(request.namespace.clone(), request.name.clone());
+    wrong.key("", Some(&key));
     wrong.none(trusted(key))
 }
 
@@ -169,7 +156,9 @@ pub(super) fn watch(request: v1::WatchRequest) -> Result<(Filter, Start), Status
         if request.all_namespaces {
             wrong.add("name", "name must be empty with all_namespaces: a lease is named within its namespace");
         }
-        Some(Arc::from(wrong.key(String::new(), request.name).name))
+        let key = fields::key(String::new(), request.name);
+        wrong.key("", Some(&key));
+        Some(Arc::from(key.name))
     };
     let selector = wrong.selector(&request.label_selector);
     let start = match (request.after_revision, request.send_initial) {
@@ -186,7 +175,8 @@ pub(super) fn watch(request: v1::WatchRequest) -> Result<(Filter, Start), Status
 
 pub(super) fn history(request: v1::HistoryRequest) -> Result<(LeaseKey, usize), Status> {
     let mut wrong = Violations::default();
-    let key = wrong.key(request.namespace, request.name);
+    let key = fields::key(request.namespace, request.name);
+    wrong.key("", Some(&key));
     let limit = wrong.size("limit", request.limit, HISTORY_LIMIT.0, HISTORY_LIMIT.1);
     wrong.none((trusted(key), limit))
 }
@@ -205,7 +195,12 @@ pub(super) fn remove_member(request: &v1::RemoveMemberRequest) -> Result<u64, St
 }
 
 fn scope(wrong: &mut Violations, all_namespaces: bool, namespace: String) -> Scope {
-    if all_namespaces { Scope::All } else { Scope::Namespace(wrong.namespace("namespace", namespace).into()) }
+    if all_namespaces {
+        return Scope::All;
+    }
+    let namespace = fields::namespace(namespace);
+    wrong.namespace("namespace", &namespace);
+    Scope::Namespace(namespace.into())
 }
 
 pub(super) fn trusted(key: peer::Key) -> LeaseKey {

@@ -57,7 +57,7 @@ fn every_bad_field_of_an_acquire_is_named() {
         ("holder", |r| r.holder = "h".repeat(257)),
         ("duration", |r| r.duration = None),
         ("duration", |r| r.duration = duration(0, 0)),
-        ("duration", |r| r.duration = duration(0, 999_999_999)),
+        ("duration", |r| r.duration = duration(0, 999_000_000)),
         ("duration", |r| r.duration = duration(-1, 0)),
         ("duration", |r| r.duration = duration(86_400, 1)),
         ("duration", |r| r.duration = duration(i64::MAX, 999_999_999)),

@@ -6,15 +6,16 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream::BoxStream};
-use tenure_proto::peer::v1::{ForwardRequest, ForwardResponse, Job as WireJob, JobError, JobResult, job_result};
+use tenure_proto::peer::v1::{self as peer, ForwardRequest, ForwardResponse, Job as WireJob, JobError, JobResult, job_result};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    Proposer, codec,
+    Proposer,
     lanes::{Answer, Done, Job, Lane, Lanes, Undone},
+    rules::{self, Violation},
 };
 use crate::{
     consensus::{Leadership, Node},
@@ -199,6 +200,10 @@ fn done_from_wire(result: Option<job_result::Result>) -> Done {
             Ok(JobError::Overloaded) => Undone::Overloaded,
             _ => Undone::Unknown,
         }),
+        Some(job_result::Result::Violations(peer::Violations { violations })) => {
+            let violation = |peer::Violation { field, description }| Violation { field, description };
+            Err(Undone::Invalid(violations.into_iter().map(violation).collect()))
+        }
         None => Err(Undone::Unknown),
     }
 }
@@ -210,6 +215,10 @@ fn done_to_wire(id: u64, done: Done) -> JobResult {
         Err(Undone::NotLeader | Undone::Stopped) => error(JobError::NotLeader),
         Err(Undone::Overloaded) => error(JobError::Overloaded),
         Err(Undone::Unknown) => error(JobError::OutcomeUnknown),
+        Err(Undone::Invalid(violations)) => {
+            let violation = |Violation { field, description }| peer::Violation { field, description };
+            job_result::Result::Violations(peer::Violations { violations: violations.into_iter().map(violation).collect() })
+        }
     };
     JobResult { id, result: Some(result) }
 }
@@ -267,10 +276,11 @@ impl<S: Stream<Item = Result<ForwardRequest, Status>> + Send + Unpin> Served<S> 
         for job in request.jobs {
             self.unanswered += 1;
             let answer = Answer::on_stream(job.id, self.to.clone());
-            match job.command {
-                // What no replica can apply must never reach the log.
-                Some(command) if codec::can_be_logged(&command) => self.proposer.enqueue(Arc::new(command), answer),
-                _ => answer.send(Err(Undone::NotLeader)),
+            let command = job.command.unwrap_or_default();
+            // What no client may ask for, and what no replica can apply, must never reach the log.
+            match rules::check(&command, self.proposer.limits()) {
+                Ok(()) => self.proposer.enqueue(Arc::new(command), answer),
+                Err(violations) => answer.send(Err(Undone::Invalid(violations))),
             }
         }
     }

@@ -10,8 +10,10 @@ use prost::Message;
 use tenure_proto::peer::v1::{Command, Outcome, command::Kind};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::rules::Violation;
+
 /// Why a command has no outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Undone {
     /// Not applied and never will be: for the raft leader that is now.
     NotLeader,
@@ -21,6 +23,8 @@ pub(super) enum Undone {
     Unknown,
     /// Not applied: this replica is going down.
     Stopped,
+    /// Not applied and never will be: it breaks rules.
+    Invalid(Vec<Violation>),
 }
 
 pub(super) type Done = Result<Outcome, Undone>;
@@ -178,7 +182,7 @@ impl Lanes {
         let weight = weight(&command);
         let size = command.encoded_len();
         let mut queues = self.queues.lock();
-        let closed = queues.closed;
+        let closed = queues.closed.clone();
         let lane = match Lane::of(&command) {
             Lane::First => &mut queues.first,
             Lane::Rest => &mut queues.rest,
@@ -235,11 +239,11 @@ impl Lanes {
     pub(super) fn close(&self, why: Undone) {
         let (first, rest) = {
             let mut queues = self.queues.lock();
-            queues.closed = Some(why);
+            queues.closed = Some(why.clone());
             (std::mem::take(&mut queues.first), std::mem::take(&mut queues.rest))
         };
         for job in first.jobs.into_iter().chain(rest.jobs) {
-            job.answer.send(Err(why));
+            job.answer.send(Err(why.clone()));
         }
     }
 }

@@ -1,14 +1,15 @@
 //! The write path: every replica's [`Router`] brings a command to the raft leader, whose proposer turns many into one entry.
 //!
 //! `proposer.rs` drains a bounded two-lane queue (`lanes.rs`) into one entry at a time, stamps it (`lease_clock.rs`) after the last command was
-//! drained, and proposes ticks; `forward.rs` carries batches of commands from followers over one long-lived stream; `codec.rs` turns wire
-//! entries into the core's and outcomes into wire ones.
+//! drained, and proposes ticks; `forward.rs` carries batches of commands from followers over one long-lived stream; `rules.rs` says what a command
+//! must keep to; `codec.rs` turns wire entries into the core's and outcomes into wire ones.
 
 pub(crate) mod codec;
 pub(crate) mod forward;
 mod lanes;
 mod lease_clock;
 mod proposer;
+pub(crate) mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -59,6 +60,9 @@ pub(crate) enum SubmitError {
     /// This replica is going down; not applied.
     #[error("this replica is shutting down")]
     Stopping,
+    /// Not applied: it breaks rules of the raft leader's, whose configuration may differ from this replica's.
+    #[error("the raft leader refuses it: {}", rules::named(.0))]
+    Invalid(Vec<rules::Violation>),
 }
 
 impl Router {
@@ -117,6 +121,8 @@ impl Shared {
                 Undone::NotLeader => {}
                 Undone::Unknown if may_repeat(&command) => doubt = true,
                 Undone::Unknown => return Err(SubmitError::Unknown),
+                Undone::Invalid(_) if doubt => return Err(SubmitError::Unknown),
+                Undone::Invalid(violations) => return Err(SubmitError::Invalid(violations)),
                 // What is said of this attempt is not true of one before it.
                 Undone::Overloaded | Undone::Stopped if doubt => return Err(SubmitError::Unknown),
                 Undone::Overloaded => return Err(SubmitError::Overloaded),

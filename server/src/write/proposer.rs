@@ -66,6 +66,11 @@ impl Proposer {
         [Lane::First, Lane::Rest].map(|lane| self.0.lanes.waiting(lane))
     }
 
+    /// What the commands of other replicas are held to.
+    pub(super) fn limits(&self) -> &ServiceLimits {
+        &self.0.limits
+    }
+
     /// Queues a command; answers at once if this replica is not the raft leader or its queue is full.
     pub(super) fn enqueue(&self, command: Arc<Command>, answer: Answer) {
         self.0.lanes.push(command, answer);
@@ -278,7 +283,7 @@ impl Shared {
                 };
                 tracing::debug!(term = id.term, commands = jobs.len(), %error, "an entry was not committed");
                 for job in jobs {
-                    job.answer.send(Err(undone));
+                    job.answer.send(Err(undone.clone()));
                 }
                 Report { office, committed: false }
             }

@@ -202,9 +202,22 @@ async fn command_of_a_peer_that_no_replica_could_apply_never_reaches_the_log() {
     let results: Vec<_> = answers.into_iter().flat_map(|answer| answer.unwrap().results).collect();
     assert_eq!(results.len(), 4);
     for result in results {
-        assert_eq!(result.result, Some(peer::job_result::Result::Error(peer::JobError::NotLeader.into())), "job {}", result.id);
+        let Some(peer::job_result::Result::Violations(told)) = result.result else { panic!("job {}: {:?}", result.id, result.result) };
+        assert!(!told.violations.is_empty(), "job {}", result.id);
     }
     running.acquire("db", "a", 60_000).await;
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn replica_says_which_rules_of_the_raft_leader_a_command_breaks() {
+    let mut cluster = Cluster::founded(3).await;
+    let follower = cluster.follower().await;
+    // This replica's configuration may allow what the raft leader's does not.
+    let refused = cluster.of(follower).submit(cluster::acquire_command("db", "a", 999).kind.unwrap()).await.unwrap_err();
+    let SubmitError::Invalid(violations) = &refused else { panic!("{refused}") };
+    assert_eq!(violations.iter().map(|violation| violation.description.as_str()).collect::<Vec<_>>(), ["duration is 999ms; it must be 1s to 24h"]);
+    cluster.of(follower).acquire("db", "a", 1_000).await;
     cluster.stop().await;
 }
 
