@@ -1,4 +1,4 @@
-//! `tenured dev`: three replicas in one process, each on a thread and a runtime of its own, on loopback. For trying things out: one
+//! `tenured dev`: three replicas in one process, each on threads of its own, on loopback. For trying things out: one
 //! machine is one point of failure, however many replicas it runs.
 
 use std::{path::Path, thread, time::Duration};
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     args::Dev,
     private, probe,
-    serve::{Sockets, host_name, runtime, seed, stop_signal},
+    serve::{ClientThread, Sockets, host_name, runtime, seed, stop_signal},
 };
 
 const REPLICAS: u16 = 3;
@@ -35,16 +35,18 @@ pub(crate) fn run(args: &Dev) -> anyhow::Result<()> {
     for (k, sockets) in sockets {
         let (config, mut stopping, ended, seed) = (config(&args.data_dir, args.base_port, k), stopping.clone(), ended.clone(), seed()?);
         let replica = thread::Builder::new().name(format!("replica-{}", config.node_id)).spawn(move || {
-            // Everything of a replica happens on its thread, so one span marks all its lines.
-            let _span = tracing::info_span!("replica", node = config.node_id).entered();
+            // Everything of a replica happens on its threads, so one span marks all its lines.
+            let span = tracing::info_span!("replica", node = config.node_id);
             let node_id = config.node_id;
-            let result = runtime().and_then(|runtime| {
-                runtime.block_on(async {
+            let clients = ClientThread::start(format!("clients-{node_id}"), span.clone());
+            let _span = span.entered();
+            let result = clients.and_then(|clients| {
+                runtime()?.block_on(async {
                     let stop = async move {
                         // An error means that the main thread is gone: stop as well.
                         let _ = stopping.wait_for(|stop| *stop).await;
                     };
-                    tenure_server::run(config, sockets.surroundings(seed, descriptors)?, stop).await
+                    tenure_server::run(config, sockets.surroundings(seed, descriptors, clients.handle())?, stop).await
                 })
             });
             let _ = ended.send((node_id, result));

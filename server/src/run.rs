@@ -7,7 +7,7 @@ use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tenure_lease::SessionId;
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -45,6 +45,8 @@ const LAST_TASKS: Duration = Duration::from_secs(2);
 pub struct Surroundings {
     /// Its three ports.
     pub listeners: Listeners,
+    /// The runtime that serves the client port, on another thread than the one that runs the replica. `None`: the replica's own.
+    pub clients: Option<Handle>,
     /// To reach the others.
     pub connector: SharedConnector,
     /// The only time.
@@ -64,7 +66,7 @@ pub struct Surroundings {
 /// # Errors
 /// The data directory cannot be used, the replica may not take part in its cluster, or its storage failed while it ran.
 pub async fn run(config: Config, surroundings: Surroundings, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let Surroundings { listeners, connector, clock, disk, descriptors, seed, observer } = surroundings;
+    let Surroundings { listeners, clients, connector, clock, disk, descriptors, seed, observer } = surroundings;
     let mut rng = StdRng::seed_from_u64(seed);
     let [fresh_replica_id, fresh_cluster_id] = [uuid(&mut rng), uuid(&mut rng)];
     tracing::info!(node = config.node_id, version = env!("CARGO_PKG_VERSION"), data_dir = %config.data_dir.display(), "starting");
@@ -88,8 +90,8 @@ pub async fn run(config: Config, surroundings: Surroundings, shutdown: impl Futu
     // The parts.
     let peers = Peers::new(connector, identity.clone());
     let consensus = Consensus::start(&config, identity.clone(), peers.clone(), Arc::clone(&applications) as _, recovered, log).await?;
-    let proposer = Proposer::new(consensus.clone(), Arc::clone(&applications), Arc::clone(&clock), &config.limits);
-    let router = Router::new(consensus.clone(), proposer.clone(), peers.clone(), &config.limits, rng.random());
+    let proposer = Proposer::new(consensus.clone(), Arc::clone(&applications), Arc::clone(&clock), &config.limits, clients.clone());
+    let router = Router::new(consensus.clone(), proposer.clone(), peers.clone(), &config.limits, clients.clone(), rng.random());
     let reads = Reads::new(consensus.clone(), Arc::clone(&applications), peers.clone());
     let members = Members::new(&config, identity.clone(), consensus.clone(), peers.clone());
     let readiness = Readiness::new();
@@ -106,14 +108,25 @@ pub async fn run(config: Config, surroundings: Surroundings, shutdown: impl Futu
         let (router, closing) = (router.clone(), closing.clone());
         async move { router.run(closing).await }
     });
-    inner.spawn({
-        let (reads, closing) = (reads.clone(), closing.clone());
-        async move { reads.run(closing).await }
-    });
+    let serving = clients.unwrap_or_else(Handle::current);
+    inner.spawn_on(
+        {
+            let (reads, closing) = (reads.clone(), closing.clone());
+            async move { reads.run(closing).await }
+        },
+        &serving,
+    );
     inner.spawn({
         let (members, closing) = (members.clone(), closing.clone());
         async move { members.keep_addresses_current(closing).await }
     });
+    inner.spawn_on(
+        {
+            let (watches, closing) = (watches.clone(), closing.clone());
+            async move { watches.run(closing).await }
+        },
+        &serving,
+    );
     let outer = TaskTracker::new();
     outer.spawn({
         let (waiting, router, applications, stopping) = (waiting.clone(), router.clone(), Arc::clone(&applications), stopping.clone());
@@ -160,7 +173,7 @@ pub async fn run(config: Config, surroundings: Surroundings, shutdown: impl Futu
         seed: rng.random(),
         stopping: stopping.clone(),
     };
-    let client_port = outer.spawn(service::serve_clients(listeners.client, ports.client, Arc::new(parts), stopping.clone().cancelled_owned()));
+    let client_port = outer.spawn_on(service::serve_clients(listeners.client, ports.client, Arc::new(parts), stopping.clone().cancelled_owned()), &serving);
 
     // Part of a cluster, recovered, and then ready whenever there is a raft leader.
     let taking_part = async {

@@ -1,6 +1,6 @@
 //! `tenured serve`: one replica on the machine's sockets and clock, until SIGTERM or SIGINT.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, thread};
 
 use anyhow::Context as _;
 use rand::TryRngCore as _;
@@ -12,7 +12,7 @@ use tenure_server::{
     disk::SystemDisk,
     net::{Listeners, TcpConnector, accept},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime::Handle, sync::oneshot};
 
 use super::{args::Serve, private};
 
@@ -28,16 +28,57 @@ pub(crate) fn run(args: &Serve) -> anyhow::Result<()> {
     }
     let sockets = Sockets::bind(&listen, |key| format!("listen.{key} in {}", args.config.display()))?;
     let seed = seed()?;
+    let clients = ClientThread::start("clients", tracing::Span::none())?;
     runtime()?.block_on(async {
-        let surroundings = sockets.surroundings(seed, Descriptors::raised())?;
+        let surroundings = sockets.surroundings(seed, Descriptors::raised(), clients.handle())?;
         let stop = stop_signal()?;
         tenure_server::run(config, surroundings, stop).await
     })
 }
 
-/// A replica runs on one thread; measured, that beats a pool (docs/decisions/0005). Disks have threads of their own.
+/// A runtime for one thread. A replica has two of them, one for Raft and one for its clients, which beats a pool (docs/decisions/0005 and 0012).
+/// Disks have threads of their own.
 pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// The thread that reads what clients send and writes what they are answered, so that no number of clients keeps Raft from its heartbeats. Dropping it
+/// ends the thread, and whatever is still served there.
+pub(crate) struct ClientThread {
+    handle: Handle,
+    /// Both are taken only to end the thread.
+    going_on: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl ClientThread {
+    /// Starts the thread. `span` marks all its log lines.
+    pub(crate) fn start(name: impl Into<String>, span: tracing::Span) -> anyhow::Result<Self> {
+        let runtime = runtime()?;
+        let handle = runtime.handle().clone();
+        let (going_on, ended) = oneshot::channel();
+        let thread = thread::Builder::new().name(name.into()).spawn(move || {
+            let _span = span.entered();
+            // An error is what ends it: the sender was dropped.
+            let _ = runtime.block_on(ended);
+        });
+        let thread = thread.context("cannot start the thread for clients")?;
+        Ok(Self { handle, going_on: Some(going_on), thread: Some(thread) })
+    }
+
+    /// Where to serve clients.
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for ClientThread {
+    fn drop(&mut self) {
+        self.going_on = None;
+        if let Some(Err(_)) = self.thread.take().map(thread::JoinHandle::join) {
+            tracing::error!("the thread for clients has panicked");
+        }
+    }
 }
 
 /// As the kernel has it; a configuration may say otherwise.
@@ -90,14 +131,14 @@ impl Sockets {
         Ok(Self { client: bind("client", &addresses.client)?, peer: bind("peer", &addresses.peer)?, http: bind("http", &addresses.http)? })
     }
 
-    /// These sockets, and the machine's for all the rest. Within a runtime.
-    pub(crate) fn surroundings(self, seed: u64, descriptors: Descriptors) -> anyhow::Result<Surroundings> {
-        let listeners = Listeners {
-            client: accept(TcpListener::from_std(self.client)?),
-            peer: accept(TcpListener::from_std(self.peer)?),
-            http: accept(TcpListener::from_std(self.http)?),
+    /// These sockets, and the machine's for all the rest. Within the runtime that Raft runs on; `clients` is another one's.
+    pub(crate) fn surroundings(self, seed: u64, descriptors: Descriptors, clients: Handle) -> anyhow::Result<Surroundings> {
+        let client = {
+            let _entered = clients.enter();
+            accept(TcpListener::from_std(self.client)?)
         };
+        let listeners = Listeners { client, peer: accept(TcpListener::from_std(self.peer)?), http: accept(TcpListener::from_std(self.http)?) };
         let (clock, disk) = (SystemClock::shared(), SystemDisk::shared());
-        Ok(Surroundings { listeners, connector: Arc::new(TcpConnector), clock, disk, descriptors, seed, observer: None })
+        Ok(Surroundings { listeners, clients: Some(clients), connector: Arc::new(TcpConnector), clock, disk, descriptors, seed, observer: None })
     }
 }

@@ -67,6 +67,37 @@ async fn every_call_works_through_every_replica() -> anyhow::Result<()> {
     cluster.passed()
 }
 
+/// How often a thread of a replica has waited for something, the one with that name.
+fn waits_of_thread(replica: &tenure_tests::replica::Replica, name: &str) -> anyhow::Result<u64> {
+    for task in std::fs::read_dir(format!("/proc/{}/task", replica.pid()?.as_raw_pid()))? {
+        let task = task?.path();
+        if std::fs::read_to_string(task.join("comm"))?.trim_end() == name {
+            let status = std::fs::read_to_string(task.join("status"))?;
+            let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).context("the kernel counts")?;
+            return Ok(waits.trim().parse()?);
+        }
+    }
+    anyhow::bail!("replica {} has no thread {name}", replica.id)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_clients_send_is_read_and_answered_by_another_thread_than_raft_runs_on() -> anyhow::Result<()> {
+    const CALLS: u64 = 500;
+    let cluster = Cluster::three("client-thread").await?;
+    for (replica, api) in cluster.replicas.iter().zip(cluster.apis()) {
+        let before = waits_of_thread(replica, "clients")?;
+        // One after the other, and each needs nothing but this replica: whoever reads one and answers it waits for the next, unless that is there first.
+        for _ in 0..CALLS {
+            let stale = v1::GetRequest { namespace: "ns".into(), name: "nobody".into(), stale: true, ..Default::default() };
+            let answer = api.lease.clone().get(stale).await.map_err(|status| status.code());
+            ensure!(matches!(answer, Err(Code::NotFound)), "{answer:?}");
+        }
+        let waited = waits_of_thread(replica, "clients")? - before;
+        ensure!(waited > CALLS / 10, "replica {}: its thread for clients waited {waited} times in {CALLS} calls", replica.id);
+    }
+    cluster.passed()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_sees_what_another_replica_acknowledged_just_before() -> anyhow::Result<()> {
     let cluster = Cluster::three("linearizable").await?;

@@ -128,6 +128,8 @@ struct Inner {
     identity: Identity,
     stopping: CancellationToken,
     tasks: TaskTracker,
+    /// Where consensus runs. Callers may be elsewhere, and what they share with each other must not depend on their thread.
+    runtime: tokio::runtime::Handle,
 }
 
 /// Reads that wait for the next round of asking a quorum.
@@ -195,7 +197,7 @@ impl Consensus {
             !std::mem::replace(&mut reads.under_way, true)
         };
         if begin {
-            self.inner.tasks.spawn(Self::read_rounds(Arc::clone(&self.inner)));
+            self.inner.tasks.spawn_on(Self::read_rounds(Arc::clone(&self.inner)), &self.inner.runtime);
         }
         match told.await {
             Ok(Ok(id)) => Ok(id),

@@ -151,6 +151,7 @@ impl Consensus {
             identity,
             stopping,
             tasks,
+            runtime: tokio::runtime::Handle::current(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

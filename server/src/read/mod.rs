@@ -5,7 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::BoxFuture;
+use futures::{
+    FutureExt as _,
+    future::{self, BoxFuture},
+};
 use parking_lot::Mutex;
 use tenure_proto::peer::v1::ReadIndexRequest;
 use tokio::sync::{Notify, oneshot, watch};
@@ -33,9 +36,13 @@ struct Shared {
     applications: Arc<Applications>,
     peers: Peers,
     /// Reads that began after the present question did.
-    waiting: Mutex<Vec<oneshot::Sender<u64>>>,
+    waiting: Mutex<Vec<oneshot::Sender<CaughtUp>>>,
     came: Notify,
 }
+
+/// Resolves when this replica has applied what a question was answered with. The reads of one question wait as one: apply, which runs on another thread,
+/// wakes one of them, and that one the others.
+type CaughtUp = future::Shared<BoxFuture<'static, ()>>;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
@@ -64,33 +71,33 @@ impl Reads {
             // A replica answers from what it has (etcd 0.4.1 and Consul by default, as Jepsen found).
             return Ok(());
         }
-        let mut index = None;
+        let mut confirmed = false;
         let caught_up = async {
             let (sender, receiver) = oneshot::channel();
             self.0.waiting.lock().push(sender);
             self.0.came.notify_one();
             // Dropped without an answer: this replica is going down.
-            let Ok(read) = receiver.await else { return std::future::pending().await };
-            index = Some(read);
-            self.applied(|progress| progress.index >= read).await;
+            let Ok(caught_up) = receiver.await else { return std::future::pending().await };
+            confirmed = true;
+            caught_up.await;
         };
         match tokio::time::timeout(patience, caught_up).await {
             Ok(()) => Ok(()),
-            Err(_) if index.is_some() => Err(ReadError::Behind(patience)),
+            Err(_) if confirmed => Err(ReadError::Behind(patience)),
             Err(_) => Err(ReadError::NoLeader(patience)),
         }
     }
 
     /// Waits until this replica has applied a revision (`min_revision`).
     pub(crate) async fn revision(&self, revision: u64, patience: Duration) -> Result<(), ReadError> {
-        let caught_up = self.applied(|progress| progress.revision >= revision);
+        let caught_up = applied(&self.0.applications, |progress| progress.revision >= revision);
         tokio::time::timeout(patience, caught_up).await.map_err(|_| ReadError::Behind(patience))
     }
+}
 
-    async fn applied(&self, enough: impl Fn(&Progress) -> bool) {
-        let applied = self.0.applications.watch_progress().wait_for(|progress| enough(progress)).await.is_ok();
-        debug_assert!(applied, "the sender lives in `applications`");
-    }
+async fn applied(applications: &Applications, enough: impl Fn(&Progress) -> bool) {
+    let applied = applications.watch_progress().wait_for(|progress| enough(progress)).await.is_ok();
+    debug_assert!(applied, "the sender lives in `applications`");
 }
 
 impl Shared {
@@ -114,9 +121,11 @@ impl Shared {
             };
             match answer {
                 Ok(index) => {
+                    let applications = Arc::clone(&self.applications);
+                    let caught_up = async move { applied(&applications, |progress| progress.index >= index).await }.boxed().shared();
                     for reader in readers {
                         // Who asked may have given up.
-                        let _ = reader.send(index);
+                        let _ = reader.send(caught_up.clone());
                     }
                 }
                 Err(error) => {

@@ -82,8 +82,11 @@ impl Service {
     /// For the answer to a write: at least as new as what it shows, although this replica may not have applied that yet. A watch after it, or a read
     /// with it as `min_revision`, waits until it has.
     fn header_showing(&self, lease: Option<&tenure_proto::v1::Lease>) -> Option<tenure_proto::v1::ResponseHeader> {
-        let shown = lease.map_or(0, |lease| lease.revision.max(lease.renew_revision));
-        self.headers.at(self.parts.applications.progress().revision.max(shown))
+        self.header_at_least(lease.map_or(0, |lease| lease.revision.max(lease.renew_revision)))
+    }
+
+    fn header_at_least(&self, revision: u64) -> Option<tenure_proto::v1::ResponseHeader> {
+        self.headers.at(self.parts.applications.progress().revision.max(revision))
     }
 
     fn mint_request_id(&self) -> String {

@@ -12,7 +12,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
     read::ReadError,
-    watch::Unwatchable,
+    watch::{MAX_WATCHES, MAX_WATCHES_OF_SOURCE, Unwatchable},
     write::{SubmitError, rules::Violation},
 };
 
@@ -211,7 +211,10 @@ pub(crate) fn unwatchable(error: Unwatchable, after: u64) -> Status {
     match error {
         Unwatchable::Compacted(floor) => compacted(floor),
         Unwatchable::Future => REPLICA_BEHIND.status(format!("this replica has not applied revision {after} yet")),
-        Unwatchable::TooMany => TOO_MANY_WATCHES.status("this replica has as many watches as it may"),
+        Unwatchable::TooMany => TOO_MANY_WATCHES.status(format!("this replica has as many watches as it may: {MAX_WATCHES}")),
+        Unwatchable::TooManyOfSource => {
+            TOO_MANY_WATCHES.status(format!("this replica has as many watches from your address as one may have: {MAX_WATCHES_OF_SOURCE}"))
+        }
     }
 }
 
@@ -316,6 +319,7 @@ mod tests {
             (compacted(Compacted { floor: 7 }), REVISION_COMPACTED),
             (unwatchable(Unwatchable::Future, 9), REPLICA_BEHIND),
             (unwatchable(Unwatchable::TooMany, 9), TOO_MANY_WATCHES),
+            (unwatchable(Unwatchable::TooManyOfSource, 9), TOO_MANY_WATCHES),
             (refusal_status(Refusal::Inert, "a/b"), RAFT_LEADER_CHANGED),
             (refusal_status(Refusal::NotBootstrapped, "a/b"), NOT_BOOTSTRAPPED),
             (refusal_status(Refusal::NotFound, "a/b"), LEASE_NOT_FOUND),

@@ -54,8 +54,16 @@ impl Replica {
         let listeners = Listeners { client: net::accept(client_port), peer: net::accept(peer_port), http: net::accept(http_port) };
         let (stop, stopped) = oneshot::channel::<()>();
         let (connector, clock, disk) = (std::sync::Arc::new(TcpConnector), SystemClock::shared(), SystemDisk::shared());
-        let surroundings =
-            crate::Surroundings { listeners, connector, clock, disk, descriptors: crate::descriptors::Descriptors::boundless(), seed: 42, observer: None };
+        let surroundings = crate::Surroundings {
+            listeners,
+            clients: None,
+            connector,
+            clock,
+            disk,
+            descriptors: crate::descriptors::Descriptors::boundless(),
+            seed: 42,
+            observer: None,
+        };
         let running = tokio::spawn(crate::run(config, surroundings, async move { drop(stopped.await) }));
         let channel = Channel::from_shared(format!("http://{client}")).expect("an address").connect().await.expect("it listens");
         let leases = LeaseServiceClient::new(channel.clone());

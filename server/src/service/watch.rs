@@ -10,6 +10,7 @@ use tonic::{Request, Status};
 
 use super::{Service, header::event_to_wire, patience, status, validate};
 use crate::{
+    admission::Caller,
     disk::offloaded,
     watch::{Delivery, Start, Subscription},
     write::codec::lease_to_wire,
@@ -28,6 +29,7 @@ type Answers = BoxStream<'static, Result<v1::WatchResponse, Status>>;
 
 pub(super) async fn watch(service: &Arc<Service>, request: Request<v1::WatchRequest>) -> Result<Answers, Status> {
     let patience = patience(request.metadata()).min(PATIENCE);
+    let source = request.extensions().get::<Caller>().and_then(Caller::source);
     let (filter, start) = validate::watch(request.into_inner())?;
     let parts = &service.parts;
     let after = match start {
@@ -41,7 +43,7 @@ pub(super) async fn watch(service: &Arc<Service>, request: Request<v1::WatchRequ
             0
         }
     };
-    let (subscription, frozen) = parts.watches.watch(&parts.applications, filter, start).map_err(|error| status::unwatchable(error, after))?;
+    let (subscription, frozen) = parts.watches.watch(&parts.applications, filter, start, source).map_err(|error| status::unwatchable(error, after))?;
     let initial = match frozen {
         None => Vec::new(),
         Some(frozen) => {
@@ -138,6 +140,8 @@ impl Watching {
     }
 
     fn response(&self, events: Vec<v1::Event>, bookmark: u64) -> v1::WatchResponse {
-        v1::WatchResponse { header: self.service.header(), events, bookmark }
+        // An event can be here before the replica's progress says that it was applied; a header is never older than what comes with it.
+        let shown = events.last().map_or(bookmark, |event| event.revision.max(bookmark));
+        v1::WatchResponse { header: self.service.header_at_least(shown), events, bookmark }
     }
 }

@@ -2,15 +2,18 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
 use tenure_lease::{Compacted, Event, Frozen, LeaseTable, Scope, bug};
 use tokio::sync::Notify;
 
-use super::{Delivery, Filter, MAX_WATCHES, Shared, WatchHub};
-use crate::replica::Applications;
+use super::{Delivery, Filter, MAX_WATCHES, MAX_WATCHES_OF_SOURCE, QUEUED, Shared, WatchHub};
+use crate::{admission::Source, replica::Applications};
 
 /// The key under which the hub finds a watch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,7 +33,10 @@ impl Wanted {
     }
 }
 
-/// Where apply puts events and the stream takes them.
+/// Events that a watch which is behind takes from the tail at a time, when there is no more room for all watches.
+const CATCH_UP: usize = 16;
+
+/// Where the hub puts events and the stream takes them.
 pub(super) struct Inbox {
     filter: Filter,
     /// Most that may wait.
@@ -41,33 +47,51 @@ pub(super) struct Inbox {
 
 struct State {
     queue: VecDeque<Delivery>,
+    /// The newest change that was looked at for this watch. The hub may offer it later than a watch that was behind finds it in the tail.
+    seen: u64,
     /// `Some(revision)`: the queue holds what matches up to that change and nothing later; the rest must come from the tail.
     behind: Option<u64>,
 }
 
 impl Inbox {
-    pub(super) fn offer(&self, event: &Arc<Event>) {
-        let Some(delivery) = self.filter.delivery(event) else { return };
-        {
+    /// Takes what is for this watch and new to it. `queued` counts what waits in all queues.
+    pub(super) fn offer(&self, events: &[Arc<Event>], queued: &AtomicUsize) {
+        let news = {
             let mut state = self.state.lock();
             if state.behind.is_some() {
                 return;
             }
-            if state.queue.len() < self.limit {
-                state.queue.push_back(delivery);
-            } else if bug!("bug_watch_drops") {
-                // What does not fit is left out, and nobody is told (etcd#17529).
-                return;
-            } else {
-                state.behind = Some(event.revision - 1);
+            let before = state.queue.len();
+            for event in events {
+                if event.revision <= state.seen {
+                    continue;
+                }
+                if let Some(delivery) = self.filter.delivery(event) {
+                    if state.queue.len() < self.limit && queued.load(Ordering::Relaxed) < QUEUED {
+                        state.queue.push_back(delivery);
+                        queued.fetch_add(1, Ordering::Relaxed);
+                    } else if !bug!("bug_watch_drops") {
+                        state.behind = Some(event.revision - 1);
+                        break;
+                    }
+                    // bug_watch_drops: what does not fit is left out, and nobody is told (etcd#17529).
+                }
+                state.seen = event.revision;
             }
+            state.queue.len() > before || state.behind.is_some()
+        };
+        if news {
+            self.ready.notify_one();
         }
-        self.ready.notify_one();
     }
 
-    /// What follows `seen` did not come as events.
-    pub(super) fn fall_back(&self, seen: u64) {
-        self.state.lock().behind.get_or_insert(seen);
+    /// What follows did not come as events: what was put into all queues, and what this watch has looked at beyond that, is known.
+    pub(super) fn fall_back(&self, dispatched: u64) {
+        {
+            let mut state = self.state.lock();
+            let seen = state.seen.max(dispatched);
+            state.behind.get_or_insert(seen);
+        }
         self.ready.notify_one();
     }
 }
@@ -91,6 +115,8 @@ pub(crate) enum Unwatchable {
     Future,
     /// The replica has as many as it may.
     TooMany,
+    /// The source address has as many as it may.
+    TooManyOfSource,
 }
 
 /// Some events in their order.
@@ -105,14 +131,21 @@ pub(crate) struct Batch {
 pub(crate) struct Subscription {
     hub: Arc<Shared>,
     id: u64,
+    source: Option<Source>,
     inbox: Arc<Inbox>,
     /// Never goes back.
     bookmark: u64,
 }
 
 impl WatchHub {
-    /// Registers a watch and fixes its first change in one step. The second part is there for [`Start::Initial`].
-    pub(crate) fn watch(&self, applications: &Applications, filter: Filter, start: Start) -> Result<(Subscription, Option<Frozen>), Unwatchable> {
+    /// Registers a watch and fixes its first change in one step. The second part is there for [`Start::Initial`]. `source`: who watches, if it is known.
+    pub(crate) fn watch(
+        &self,
+        applications: &Applications,
+        filter: Filter,
+        start: Start,
+        source: Option<Source>,
+    ) -> Result<(Subscription, Option<Frozen>), Unwatchable> {
         // No change is applied while this is held.
         let table = applications.table.read();
         let (behind, bookmark) = match start {
@@ -121,23 +154,31 @@ impl WatchHub {
             Start::After(revision) if revision > table.revision() => return Err(Unwatchable::Future),
             Start::After(revision) => ((revision < table.revision()).then_some(revision), revision),
         };
-        if self.shared.open.fetch_add(1, Ordering::Relaxed) >= MAX_WATCHES {
-            self.shared.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Unwatchable::TooMany);
-        }
-        self.shared.renewals.fetch_add(usize::from(filter.renewals), Ordering::Relaxed);
         let wanted = Wanted::by(&filter);
-        let limit = self.shared.queue;
-        let inbox = Arc::new(Inbox { filter, limit, state: Mutex::new(State { queue: VecDeque::new(), behind }), ready: Notify::new() });
+        let (renewals, limit) = (usize::from(filter.renewals), self.shared.queue);
+        let state = State { queue: VecDeque::new(), seen: bookmark, behind };
+        let inbox = Arc::new(Inbox { filter, limit, state: Mutex::new(state), ready: Notify::new() });
         let id = {
             let mut registry = self.shared.registry.lock();
+            if self.shared.open.load(Ordering::Relaxed) >= MAX_WATCHES {
+                return Err(Unwatchable::TooMany);
+            }
+            if let Some(source) = &source {
+                let of_source = registry.by_source.entry(source.clone()).or_default();
+                if *of_source >= MAX_WATCHES_OF_SOURCE {
+                    return Err(Unwatchable::TooManyOfSource);
+                }
+                *of_source += 1;
+            }
+            self.shared.open.fetch_add(1, Ordering::Relaxed);
+            self.shared.renewals.fetch_add(renewals, Ordering::Relaxed);
             let id = registry.next;
             registry.next += 1;
             registry.by_scope.entry(wanted).or_default().insert(id, inbox.clone());
             id
         };
         let frozen = (start == Start::Initial).then(|| table.freeze());
-        Ok((Subscription { hub: self.shared.clone(), id, inbox, bookmark }, frozen))
+        Ok((Subscription { hub: self.shared.clone(), id, source, inbox, bookmark }, frozen))
     }
 }
 
@@ -151,8 +192,21 @@ impl Drop for Subscription {
                 registry.by_scope.remove(&wanted);
             }
         }
-        drop(registry);
+        if let Some(source) = &self.source
+            && let Some(of_source) = registry.by_source.get_mut(source)
+        {
+            *of_source -= 1;
+            if *of_source == 0 {
+                registry.by_source.remove(source);
+            }
+        }
         self.hub.open.fetch_sub(1, Ordering::Relaxed);
+        drop(registry);
+        // The hub may be at it, and put something in yet.
+        let mut state = self.inbox.state.lock();
+        state.behind = Some(u64::MAX);
+        self.hub.queued.fetch_sub(std::mem::take(&mut state.queue).len(), Ordering::Relaxed);
+        drop(state);
         self.hub.renewals.fetch_sub(usize::from(self.inbox.filter.renewals), Ordering::Relaxed);
     }
 }
@@ -169,7 +223,7 @@ impl Subscription {
 
     /// Up to here nothing is missing, once everything taken so far has been sent.
     pub(crate) fn bookmark(&mut self) -> u64 {
-        // In this order: see `WatchHub::applied`.
+        // In this order: see `Shared::dispatch`.
         let dispatched = self.hub.dispatched();
         let state = self.inbox.state.lock();
         if state.queue.is_empty() && state.behind.is_none() {
@@ -200,6 +254,7 @@ impl Subscription {
         let deliveries: Vec<Delivery> = {
             let mut state = self.inbox.state.lock();
             let n = state.queue.len().min(limit);
+            self.hub.queued.fetch_sub(n, Ordering::Relaxed);
             state.queue.drain(..n).collect()
         };
         let Some(last) = deliveries.last() else { return Ok(None) };
@@ -215,13 +270,16 @@ impl Subscription {
         let Some(seen) = state.behind else { return Ok(()) };
         for event in table.events_after(seen)? {
             let Some(delivery) = self.inbox.filter.delivery(&event) else { continue };
-            if state.queue.len() == self.inbox.limit {
+            // Some can always be taken, whatever waits for others.
+            if state.queue.len() == self.inbox.limit || (state.queue.len() >= CATCH_UP && self.hub.queued.load(Ordering::Relaxed) >= QUEUED) {
                 state.behind = Some(event.revision - 1);
                 return Ok(());
             }
             state.queue.push_back(delivery);
+            self.hub.queued.fetch_add(1, Ordering::Relaxed);
         }
         state.behind = None;
+        state.seen = state.seen.max(table.revision());
         Ok(())
     }
 }

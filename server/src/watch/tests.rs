@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::replica::{Applications, Progress};
+use futures::FutureExt as _;
 use tenure_lease::{Acquire, Command, Entry, Labels, LeaseKey, LeaseTime, Limits, Put, RaftLeaderId, Renew, RenewItem, Scope, SessionId};
 
 const QUEUE: usize = 1_024;
@@ -24,14 +25,29 @@ impl World {
     }
 
     fn apply(&mut self, commands: Vec<Command>) {
+        self.apply_only(commands);
+        self.dispatch();
+    }
+
+    /// Leaves what came of it with the hub.
+    fn apply_only(&mut self, commands: Vec<Command>) {
         self.index += 1;
         let entry = Entry { stamp: LeaseTime(self.index), commands, ..Entry::default() };
         self.applications.apply(self.index, RaftLeaderId::default(), Some(entry));
     }
 
+    /// Puts what was applied into the queues. There are too few watches here for pauses.
+    fn dispatch(&self) {
+        while self.hub.shared.dispatch().now_or_never().expect("no pause") {}
+    }
+
     fn put(&mut self, name: &str, labels: &[(&str, &str)]) {
+        self.apply(vec![Self::putting(name, labels)]);
+    }
+
+    fn putting(name: &str, labels: &[(&str, &str)]) -> Command {
         let labels: Labels = labels.iter().map(|(key, value)| (Arc::from(*key), Arc::from(*value))).collect();
-        self.apply(vec![Command::Put(Box::new(Put {
+        Command::Put(Box::new(Put {
             key: LeaseKey::trusted("default", name),
             labels: Some(Arc::new(labels)),
             annotations: None,
@@ -39,7 +55,7 @@ impl World {
             if_revision: None,
             must_not_exist: false,
             hold: None,
-        }))]);
+        }))
     }
 
     /// Its token.
@@ -69,7 +85,7 @@ impl World {
     }
 
     fn watch(&self, filter: Filter, start: Start) -> Subscription {
-        self.hub.watch(&self.applications, filter, start).map(|(watch, _)| watch).map_err(|error| format!("{error:?}")).unwrap()
+        self.hub.watch(&self.applications, filter, start, None).map(|(watch, _)| watch).map_err(|error| format!("{error:?}")).unwrap()
     }
 
     /// What there is for the watch now: kinds and names.
@@ -214,14 +230,14 @@ fn watch_that_is_too_far_behind_is_told_the_floor() {
         }
     };
     assert_eq!((taken, error.floor), (QUEUE, floor), "what was queued is still delivered");
-    let late = world.hub.watch(&world.applications, everything(), Start::After(1_001)).map(|_| ());
+    let late = world.hub.watch(&world.applications, everything(), Start::After(1_001), None).map(|_| ());
     assert_eq!(late.unwrap_err(), Unwatchable::Compacted(tenure_lease::Compacted { floor }));
 }
 
 #[test]
 fn watch_from_the_future_is_refused() {
     let world = World::new();
-    let early = world.hub.watch(&world.applications, everything(), Start::After(world.revision() + 1)).map(|_| ());
+    let early = world.hub.watch(&world.applications, everything(), Start::After(world.revision() + 1), None).map(|_| ());
     assert_eq!(early.unwrap_err(), Unwatchable::Future);
 }
 
@@ -248,7 +264,7 @@ fn snapshot_makes_watches_resume_from_the_tail_that_came_with_it() {
 fn initial_list_and_first_change_have_no_gap_between_them() {
     let mut world = World::new();
     world.put("a", &[]);
-    let (mut watch, frozen) = world.hub.watch(&world.applications, everything(), Start::Initial).map_err(|error| format!("{error:?}")).unwrap();
+    let (mut watch, frozen) = world.hub.watch(&world.applications, everything(), Start::Initial, None).map_err(|error| format!("{error:?}")).unwrap();
     world.put("b", &[]);
     let initial = frozen.unwrap();
     assert_eq!(initial.list(&Scope::All, &"".parse().unwrap()).len(), 1);
@@ -264,4 +280,83 @@ async fn next_waits_for_an_event_and_dropping_it_loses_none() {
     world.put("a", &[]);
     let batch = watch.next(&world.applications, 10).await.unwrap();
     assert_eq!((batch.deliveries.len(), batch.bookmark), (1, world.revision()));
+}
+
+#[test]
+fn apply_hands_events_over_once_however_many_watch() {
+    let mut world = World::new();
+    let mut watches: Vec<Subscription> = (0..10).map(|_| world.watch(everything(), Start::Now)).collect();
+    world.apply_only(vec![World::putting("a", &[])]);
+    assert_eq!(world.hub.shared.pending.lock().events.len(), 1);
+    let begun_after = watches[0].begins_after();
+    assert!(watches.iter_mut().all(|watch| watch.take(&world.applications, 10).unwrap().is_none() && watch.bookmark() == begun_after));
+    world.dispatch();
+    for watch in &mut watches {
+        assert_eq!(world.seen(watch), [(EventKind::Created, "a".into())]);
+        assert_eq!(watch.bookmark(), world.revision());
+    }
+}
+
+#[test]
+fn watch_that_begins_while_events_are_pending_sees_none_of_them_twice() {
+    let mut world = World::new();
+    let _first = world.watch(everything(), Start::Now);
+    let before = world.revision();
+    world.apply_only(vec![World::putting("a", &[])]);
+    let mut resumed = world.watch(everything(), Start::After(before));
+    let mut fresh = world.watch(everything(), Start::Now);
+    assert_eq!(world.seen(&mut resumed), [(EventKind::Created, "a".into())], "from the tail");
+    world.dispatch();
+    assert_eq!(world.seen(&mut resumed), []);
+    assert_eq!(world.seen(&mut fresh), []);
+}
+
+#[test]
+fn more_events_than_may_be_pending_are_found_in_the_tail() {
+    let mut world = World::new();
+    let mut watch = world.watch(everything(), Start::Now);
+    let mut of_other_scope = world.watch(Filter { scope: Scope::Namespace("other".into()), ..everything() }, Start::Now);
+    for round in 0..=PENDING / 4_096 {
+        world.apply_only((0..4_096).map(|i| World::putting(&format!("l{}", round * 4_096 + i), &[])).collect());
+        assert!(world.hub.shared.pending.lock().events.len() <= PENDING);
+    }
+    world.dispatch();
+    assert!(matches!(watch.take(&world.applications, 10), Err(tenure_lease::Compacted { .. })), "the tail is as long as what may be pending");
+    assert!(matches!(of_other_scope.take(&world.applications, 10), Err(tenure_lease::Compacted { .. })));
+    let mut later = world.watch(everything(), Start::Now);
+    world.put("after", &[]);
+    assert_eq!(world.seen(&mut later), [(EventKind::Created, "after".into())]);
+}
+
+#[test]
+fn one_source_has_a_quarter_of_all_watches() {
+    let world = World::new();
+    let of = |source: &str| world.hub.watch(&world.applications, everything(), Start::Now, Some(Source::Name(source.into()))).map(|(watch, _)| watch);
+    let mut greedy: Vec<Subscription> = (0..MAX_WATCHES_OF_SOURCE).map(|_| of("greedy").map_err(|error| format!("{error:?}")).unwrap()).collect();
+    assert_eq!(of("greedy").map(|_| ()).unwrap_err(), Unwatchable::TooManyOfSource);
+    assert!(of("modest").is_ok());
+    greedy.pop();
+    assert!(of("greedy").is_ok(), "its place is free again");
+    drop(greedy);
+    assert!(world.hub.shared.registry.lock().by_source.is_empty());
+}
+
+#[tokio::test]
+async fn queues_of_all_watches_together_are_bounded_and_filled_in_turns() {
+    let mut world = World::new();
+    let unread: Vec<Subscription> = (0..QUEUED / QUEUE + 10).map(|_| world.watch(everything(), Start::Now)).collect();
+    world.apply_only((0..QUEUE).map(|i| World::putting(&format!("l{i}"), &[])).collect());
+    let shared = Arc::clone(&world.hub.shared);
+    let mut dispatching = std::pin::pin!(shared.dispatch());
+    assert!(futures::poll!(&mut dispatching).is_pending(), "other calls have their turn");
+    assert_eq!(shared.queued.load(Ordering::Relaxed), AT_A_TIME * QUEUE);
+    world.apply_only((0..QUEUE).map(|i| World::putting(&format!("m{i}"), &[])).collect());
+    assert!(dispatching.await);
+    while world.hub.shared.dispatch().await {}
+    assert_eq!(world.hub.shared.queued.load(Ordering::Relaxed), QUEUED);
+    for mut watch in unread {
+        let names: Vec<String> = world.seen(&mut watch).into_iter().map(|(_, name)| name).collect();
+        assert_eq!(names.len(), 2 * QUEUE, "what found no room is in the tail");
+    }
+    assert_eq!(world.hub.shared.queued.load(Ordering::Relaxed), 0);
 }

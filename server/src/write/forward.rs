@@ -7,14 +7,17 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream::BoxStream};
 use tenure_proto::peer::v1::{self as peer, ForwardRequest, ForwardResponse, Job as WireJob, JobError, JobResult, job_result};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
     Proposer,
-    lanes::{Answer, Done, Job, Lane, Lanes, Undone},
+    lanes::{Answer, Answers, Done, Job, Lane, Lanes, Undone},
     rules::{self, Violation},
 };
 use crate::{
@@ -41,12 +44,14 @@ pub(super) struct Forwarder {
     pub(super) lanes: Lanes,
     peers: Peers,
     unanswered: usize,
+    /// Where the calls of this replica are served, if that is another thread.
+    clients: Option<Handle>,
 }
 
 impl Forwarder {
     /// `limit`: commands that may wait in each lane, and as many again of each that may be unanswered.
-    pub(super) fn new(peers: Peers, limit: usize) -> Self {
-        Self { lanes: Lanes::new(limit), peers, unanswered: limit }
+    pub(super) fn new(peers: Peers, limit: usize, clients: Option<Handle>) -> Self {
+        Self { lanes: Lanes::new(limit), peers, unanswered: limit, clients }
     }
 
     /// Until `stopping`.
@@ -104,8 +109,9 @@ impl Forwarder {
                 biased;
                 message = results.message() => {
                     let message = message?.ok_or_else(|| Status::unavailable("the raft leader ended the stream"))?;
+                    let mut answers = Answers::new(self.clients.as_ref());
                     for result in message.results {
-                        unanswered.answer(result)?;
+                        unanswered.answer(result, &mut answers)?;
                     }
                 }
                 room = self.room(&out, &unanswered) => {
@@ -178,12 +184,12 @@ impl Unanswered {
         self.base + self.answers.len() as u64 - 1
     }
 
-    fn answer(&mut self, result: JobResult) -> Result<(), Status> {
+    fn answer(&mut self, result: JobResult, answers: &mut Answers<'_>) -> Result<(), Status> {
         let index = result.id.checked_sub(self.base).and_then(|index| usize::try_from(index).ok());
         let answer = index.and_then(|index| self.answers.get_mut(index)?.take());
         let (lane, answer) = answer.ok_or_else(|| Status::internal("the raft leader answered what was not asked"))?;
         *self.of(lane) -= 1;
-        answer.send(done_from_wire(result.result));
+        answers.send(answer, done_from_wire(result.result));
         while let Some(None) = self.answers.front() {
             self.answers.pop_front();
             self.base += 1;

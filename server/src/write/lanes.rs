@@ -8,7 +8,10 @@ use std::{collections::VecDeque, sync::Arc};
 use parking_lot::Mutex;
 use prost::Message;
 use tenure_proto::peer::v1::{Command, Outcome, command::Kind};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, mpsc, oneshot},
+};
 
 use super::rules::Violation;
 
@@ -76,6 +79,40 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         self.deliver(Err(Undone::Unknown));
+    }
+}
+
+/// The answers of one entry, or of one message. Each of them wakes a task, and waking a task on another thread takes a system call: those for calls that
+/// are served on another thread go there together, and wake their tasks from there.
+#[derive(Debug)]
+pub(super) struct Answers<'a> {
+    /// Where calls are served; `None`: on this thread.
+    clients: Option<&'a Handle>,
+    elsewhere: Vec<(Answer, Done)>,
+}
+
+impl<'a> Answers<'a> {
+    pub(super) const fn new(clients: Option<&'a Handle>) -> Self {
+        Self { clients, elsewhere: Vec::new() }
+    }
+
+    pub(super) fn send(&mut self, answer: Answer, done: Done) {
+        if self.clients.is_some() && matches!(answer.0, Some(To::One(_))) {
+            self.elsewhere.push((answer, done));
+        } else {
+            answer.send(done);
+        }
+    }
+}
+
+impl Drop for Answers<'_> {
+    fn drop(&mut self) {
+        let send = |answers: Vec<(Answer, Done)>| answers.into_iter().for_each(|(answer, done)| answer.send(done));
+        let answers = std::mem::take(&mut self.elsewhere);
+        match self.clients {
+            Some(clients) if answers.len() > 1 => drop(clients.spawn(async move { send(answers) })),
+            _ => send(answers),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tenure_proto::peer::v1::{Command, Outcome, command::Kind};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use proposer::Proposer;
@@ -66,9 +67,9 @@ pub(crate) enum SubmitError {
 }
 
 impl Router {
-    /// `seed`: for the jitter of its pauses.
-    pub(crate) fn new(consensus: Consensus, proposer: Proposer, peers: Peers, limits: &ServiceLimits, seed: u64) -> Self {
-        let forwarder = Forwarder::new(peers, limits.queue);
+    /// `clients`: the runtime that serves this replica's calls, if that is on another thread. `seed`: for the jitter of its pauses.
+    pub(crate) fn new(consensus: Consensus, proposer: Proposer, peers: Peers, limits: &ServiceLimits, clients: Option<Handle>, seed: u64) -> Self {
+        let forwarder = Forwarder::new(peers, limits.queue, clients);
         let rng = Mutex::new(SmallRng::seed_from_u64(seed));
         Self(Arc::new(Shared { consensus, proposer, forwarder, rng, stopped: CancellationToken::new() }))
     }

@@ -10,11 +10,12 @@ use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
 use tenure_lease::{LeaseTime, Outcome, RaftLeaderId, Refusal, UnixMillis};
 use tenure_proto::peer::v1::{Bootstrap, Command, command::Kind};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     codec,
-    lanes::{Answer, Job, Lane, Lanes, Undone},
+    lanes::{Answer, Answers, Job, Lane, Lanes, Undone},
     lease_clock::LeaseClock,
 };
 use crate::{
@@ -54,11 +55,14 @@ struct Shared {
     clock: Arc<dyn Clock>,
     limits: ServiceLimits,
     lanes: Lanes,
+    /// Where the calls of this replica are served, if that is another thread.
+    clients: Option<Handle>,
 }
 
 impl Proposer {
-    pub(crate) fn new(consensus: Consensus, applications: Arc<Applications>, clock: Arc<dyn Clock>, limits: &ServiceLimits) -> Self {
-        Self(Arc::new(Shared { consensus, applications, clock, limits: *limits, lanes: Lanes::new(limits.queue) }))
+    /// `clients`: the runtime that serves this replica's calls, if that is on another thread.
+    pub(crate) fn new(consensus: Consensus, applications: Arc<Applications>, clock: Arc<dyn Clock>, limits: &ServiceLimits, clients: Option<Handle>) -> Self {
+        Self(Arc::new(Shared { consensus, applications, clock, limits: *limits, lanes: Lanes::new(limits.queue), clients }))
     }
 
     /// Commands that wait for an entry (renewals count by their items), for metrics: those that go first, and the rest.
@@ -261,17 +265,19 @@ impl Shared {
     async fn propose(&self, proposal: Proposal) -> Report {
         let Proposal { office, id, stamp, entry, jobs } = proposal;
         failpoint::pass("propose_before");
+        let mut answers = Answers::new(self.clients.as_ref());
         match self.consensus.propose(id, entry).await {
             Ok(outcomes) => {
                 failpoint::pass("propose_before_answers");
                 let mut outcomes = outcomes.into_iter();
                 for job in jobs {
-                    job.answer.send(match outcomes.next() {
+                    let done = match outcomes.next() {
                         // Committed under another raft leader: apply did nothing.
                         Some(Outcome::Refused(Refusal::Inert)) => Err(Undone::NotLeader),
                         Some(outcome) => Ok(codec::outcome_to_wire(outcome, stamp)),
                         None => Err(Undone::Unknown),
-                    });
+                    };
+                    answers.send(job.answer, done);
                 }
                 Report { office, committed: true }
             }
@@ -283,7 +289,7 @@ impl Shared {
                 };
                 tracing::debug!(term = id.term, commands = jobs.len(), %error, "an entry was not committed");
                 for job in jobs {
-                    job.answer.send(Err(undone.clone()));
+                    answers.send(job.answer, Err(undone.clone()));
                 }
                 Report { office, committed: false }
             }

@@ -99,6 +99,7 @@ impl Machine {
         let observer = Watchman { node: self.name.clone(), ledger: Arc::clone(&self.ledger), started: AtomicBool::new(false) };
         let surroundings = Surroundings {
             listeners,
+            clients: None,
             connector: Arc::new(Dialer { node: self.name.clone(), trace: Arc::clone(&self.world.trace) }),
             clock: Arc::new(self.clock.clone()),
             disk: Arc::new(self.disk.clone()),

@@ -90,8 +90,8 @@ impl Replica {
         let peers = Peers::new(Arc::new(TcpConnector), identity.clone());
         let state = Arc::clone(&applications) as _;
         let consensus = Consensus::start(&config, identity.clone(), peers.clone(), state, recovered, log).await.unwrap();
-        let proposer = Proposer::new(consensus.clone(), Arc::clone(&applications), SystemClock::shared(), &config.limits);
-        let router = Router::new(consensus.clone(), proposer.clone(), peers.clone(), &config.limits, self.id);
+        let proposer = Proposer::new(consensus.clone(), Arc::clone(&applications), SystemClock::shared(), &config.limits, None);
+        let router = Router::new(consensus.clone(), proposer.clone(), peers.clone(), &config.limits, None, self.id);
         let reads = Reads::new(consensus.clone(), Arc::clone(&applications), peers.clone());
         let members = Members::new(&config, identity.clone(), consensus.clone(), peers.clone());
         let service = PeerService::new(identity.clone(), consensus.clone(), proposer.clone(), members.clone(), config.advertise.clone());
