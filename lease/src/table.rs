@@ -284,6 +284,12 @@ impl LeaseTable {
         queue.iter().map(|(id, waiter)| (*id, waiter.presence == Presence::Attached)).collect()
     }
 
+    /// What the cluster was founded with.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Sizes.
     #[must_use]
     pub fn totals(&self) -> Totals {

@@ -156,6 +156,7 @@ pub async fn run(config: Config, surroundings: Surroundings, shutdown: impl Futu
         let (router, leadership, stopping) = (router.clone(), consensus.leadership(), stopping.clone());
         outer.spawn(server_identity.publish(router, leadership, StdRng::from_rng(&mut rng), stopping));
     }
+    let applied = Arc::clone(&applications);
     let parts = Parts {
         config: config.clone(),
         identity: identity.clone(),
@@ -180,6 +181,7 @@ pub async fn run(config: Config, surroundings: Surroundings, shutdown: impl Futu
         members::found_or_join(&config, &identity, &consensus, &peers, fresh_cluster_id, &stopping).await?;
         consensus.recovered().await.context("recovering")?;
         tracing::info!(node = config.node_id, "recovered");
+        say_which_limits_stay(&config, applied.table.read().limits());
         readiness.follow(consensus.leadership()).await;
         std::future::pending().await
     };
@@ -258,6 +260,19 @@ impl Directory {
             anyhow::Ok(Self { identity, history, table, progress, recovered, log })
         });
         opening.await.context("reading the data directory")?.with_context(|| format!("data directory {}", config.data_dir.display()))
+    }
+}
+
+/// Some limits are the cluster's since its founding; a configuration that says another number changes nothing, which its author should hear.
+fn say_which_limits_stay(config: &Config, limits: tenure_lease::Limits) {
+    let of_cluster = [
+        ("limits.leases_per_namespace", config.limits.leases_per_namespace, limits.leases_per_namespace),
+        ("limits.waiters_per_lease", config.limits.waiters_per_lease.into(), limits.waiters_per_lease.into()),
+    ];
+    for (key, configured, in_force) in of_cluster {
+        if configured != in_force {
+            tracing::warn!(key, configured, in_force, "the cluster was founded with another limit, which stays in force: what is configured changes nothing");
+        }
     }
 }
 

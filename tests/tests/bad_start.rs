@@ -102,3 +102,21 @@ async fn wiped_directory_of_a_known_member_does_not_vote() -> anyhow::Result<()>
     ensure!(status.members.len() == 3, "{status:?}");
     cluster.passed()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limit_that_the_cluster_was_not_founded_with_is_said_at_the_start() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start("other-limits", tenure_tests::Settings { replicas: 1, ..Default::default() }).await?;
+    let replica = cluster.replica(1)?;
+    ensure!(!replica.log_text()?.contains("founded with another limit"), "nothing differs: {}", replica.log_text()?);
+    replica.terminate().await?;
+    let config = std::fs::read_to_string(&replica.config)?;
+    std::fs::write(&replica.config, config.replace("[limits]\n", "[limits]\nleases_per_namespace = 7\nwaiters_per_lease = 3\n"))?;
+    std::fs::write(&replica.log, "")?;
+    replica.spawn()?;
+    replica.ready().await?;
+    let said = replica.log_text()?;
+    for words in ["limits.leases_per_namespace\" configured=7 in_force=2000000", "limits.waiters_per_lease\" configured=3 in_force=10000"] {
+        ensure!(said.contains(words), "{words:?} is not in: {said}");
+    }
+    cluster.passed()
+}
